@@ -1,0 +1,69 @@
+# make demo   install, train a small net on handwritten digits, quantize it, run it in LiteRT
+# make test   install, then lint, types and tests (what continuous integration runs)
+# make lint | types | check | bench | build | clean
+#
+# PYTHON       the interpreter that the virtual environment is made from
+# TORCH_INDEX  another package index for torch alone, such as https://download.pytorch.org/whl/cpu
+# JOBS         test processes
+
+PYTHON      ?= python3
+VENV        ?= .venv
+TORCH_INDEX ?=
+JOBS        ?= 2
+
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+FILES   := fxquant tests benchmarks examples
+
+.PHONY: demo test check lint types pytest bench build clean
+.DEFAULT_GOAL := test
+
+# torch first and alone: whatever asks for it later finds it there and fetches no second build.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch (the largest download by far)"
+	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	@echo "installing fxquant and what the demo needs"
+	$(INSTALL) --editable '.[litert,demo]'
+	touch $@
+
+# torchvision without what it depends on: it asks for a torch of its own build. Only its model
+# definitions are used, by tests and benchmarks.
+$(VENV)/.test: $(VENV)/.torch pyproject.toml
+	@echo "installing fxquant and what development needs"
+	$(INSTALL) --editable '.[litert,demo,onnx,images,dev]'
+	$(INSTALL) --no-deps torchvision
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/.test
+	$(MAKE) --no-print-directory check
+
+check: lint types pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check $(FILES)
+	$(BIN)/ruff format --check $(FILES)
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+pytest: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/speed.py
+
+build: $(VENV)/.test
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
