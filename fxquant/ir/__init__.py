@@ -1,0 +1,1 @@
+"""How a graph prints, is viewed, edited and checked."""

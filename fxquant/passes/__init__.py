@@ -1,0 +1,1 @@
+"""The passes, one rewrite a file, and what runs them."""
