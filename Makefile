@@ -13,7 +13,7 @@ JOBS        ?= 2
 
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+INSTALL := $(PIP) install --constraint constraints.txt
 FILES   := fxquant tests benchmarks examples
 
 .PHONY: demo test check lint types pytest bench build clean
@@ -28,15 +28,15 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@echo "installing fxquant and what the demo needs"
-	$(INSTALL) --editable '.[litert,demo]'
+	$(INSTALL) --quiet --editable '.[litert,demo]'
 	touch $@
 
 # torchvision without what it depends on: it asks for a torch of its own build. Only its model
 # definitions are used, by tests and benchmarks.
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	@echo "installing fxquant and what development needs"
-	$(INSTALL) --editable '.[litert,demo,onnx,images,dev]'
-	$(INSTALL) --no-deps torchvision
+	$(INSTALL) --quiet --editable '.[litert,demo,onnx,images,dev]'
+	$(INSTALL) --quiet --no-deps torchvision
 	touch $@
 
 demo: $(VENV)/.demo
@@ -58,9 +58,9 @@ pytest: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/zoo.py
-	$(BIN)/python benchmarks/accuracy.py
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.zoo
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.speed
 
 build: $(VENV)/.test
 	$(BIN)/python -m build --no-isolation

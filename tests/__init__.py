@@ -1,0 +1,1 @@
+"""The tests of fxquant; the folders mirror the package."""

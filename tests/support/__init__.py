@@ -1,0 +1,1 @@
+"""What several tests and the benchmarks share: models with realistic weights, real data."""

@@ -1,0 +1,105 @@
+"""Real pretrained nets and real pictures, found through `FXQUANT_DATA`.
+
+The folder holds `models.json`, `models/<name>.safetensors`, `imagenet/labels.csv`,
+`imagenet/images/` and `cifar10.npz`. None of it belongs to the project: what needs it skips without.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tests.support.cifar_resnet import CifarResNet
+from tests.support.vision import vision_models
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL_NETS = ("tv_mobilenet_v2", "tv_squeezenet1_1", "cifar_resnet20")
+
+
+def data_dir() -> Path | None:
+    """The data folder, or None where there is none."""
+    folder = Path(os.environ.get("FXQUANT_DATA", ROOT.parent / "shared" / "data"))
+    return folder if (folder / "models.json").is_file() else None
+
+
+def missing_reason() -> str | None:
+    """Why real data cannot be used here, or None; for `pytest.mark.skipif` and benchmarks."""
+    if data_dir() is None:
+        return "no data: set FXQUANT_DATA to the folder that holds models.json"
+    return None
+
+
+@dataclass(frozen=True)
+class RealNet:
+    """A pretrained net with the preprocessing that it was trained with, ready to evaluate."""
+
+    name: str
+    model: nn.Module
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+def real_net(name: str, limit: int = 300) -> RealNet:
+    """One of `REAL_NETS` with `limit` labelled, preprocessed pictures in a seeded random order."""
+    folder = data_dir()
+    if folder is None:
+        raise FileNotFoundError(missing_reason())
+    row = json.loads((folder / "models.json").read_text())[name]
+    model = _architecture(row["arch"])
+    model.load_state_dict(load_file(folder / "models" / f"{name}.safetensors"))
+    read = _cifar_pictures if row["task"] == "cifar10" else _imagenet_pictures
+    pixels, labels = read(folder, limit, row["input"]["size"])
+    mean = torch.tensor(row["input"]["mean"]).view(3, 1, 1)
+    std = torch.tensor(row["input"]["std"]).view(3, 1, 1)
+    images = (pixels.permute(0, 3, 1, 2) / 255.0 - mean) / std
+    return RealNet(name, model.eval(), images.contiguous(), labels)
+
+
+def _architecture(arch: str) -> nn.Module:
+    prefix = "torchvision.models."
+    if arch.startswith(prefix):
+        model: nn.Module = getattr(vision_models(), arch.removeprefix(prefix))(weights=None)
+        return model
+    return CifarResNet(blocks_per_stage=3)
+
+
+def _shuffled(count: int, limit: int) -> list[int]:
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return [int(index) for index in order[:limit]]
+
+
+def _cifar_pictures(folder: Path, limit: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Test pictures only: the net has seen the others."""
+    with np.load(folder / "cifar10.npz") as archive:
+        keep = np.flatnonzero(archive["is_test"])
+        keep = keep[_shuffled(len(keep), limit)]
+        return torch.from_numpy(archive["x"][keep]), torch.from_numpy(archive["y"][keep]).long()
+
+
+def _imagenet_pictures(folder: Path, limit: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    with (folder / "imagenet" / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows = [rows[index] for index in _shuffled(len(rows), limit)]
+    pictures = [_picture(folder / "imagenet" / "images" / row["file"], size) for row in rows]
+    return torch.stack(pictures), torch.tensor([int(row["label"]) for row in rows])
+
+
+def _picture(path: Path, size: int, crop: int = 224) -> torch.Tensor:
+    """The center `crop` of the stored file, then bilinear to `size`: uint8 [size, size, 3]."""
+    from PIL import Image
+
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    left, top = (image.width - crop) // 2, (image.height - crop) // 2
+    image = image.crop((left, top, left + crop, top + crop))
+    if size != crop:
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image))
