@@ -1,0 +1,1 @@
+"""The rows of the operator table, one file per family, as the functions are."""
