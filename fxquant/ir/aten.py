@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ def packet_name(target: object) -> str:
     return str(getattr(target, "__name__", target))
 
 
-@lru_cache(maxsize=None)
+@cache
 def argument_names(target: OpOverload) -> tuple[str, ...]:
     """The names of an operator's arguments, in order.
 
@@ -44,7 +44,7 @@ def argument_names(target: OpOverload) -> tuple[str, ...]:
     return tuple(argument.name for argument in target._schema.arguments)
 
 
-@lru_cache(maxsize=None)
+@cache
 def defaults(target: OpOverload) -> dict[str, Any]:
     """The default of every argument that has one."""
     arguments = target._schema.arguments

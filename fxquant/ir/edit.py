@@ -33,7 +33,7 @@ def running_pass(name: str) -> Iterator[None]:
 
 
 def inherit(node: Node, origin: Node, *, value: bool = True) -> Node:
-    """Give a new node the source line (and, with `value`, the fake value) of the one it replaces."""
+    """Give a new node the source line and (with `value`) the fake value of the one it replaces."""
     if "source" in origin.meta and "source" not in node.meta:
         node.meta["source"] = origin.meta["source"]
     if value and "val" in origin.meta and "val" not in node.meta:

@@ -1,8 +1,8 @@
 """What a value is: shape, dtype and quantization, and how that prints.
 
-    f32[1,3,8,8]                    a float tensor
-    i8<0.0235,-3>[1,4,8,8]          int8, real = 0.0235 * (q + 3)
-    i8<0.01:0.04,0,axis=0>[16,3,3,3]   one scale per channel, from 0.01 to 0.04
+f32[1,3,8,8]                    a float tensor
+i8<0.0235,-3>[1,4,8,8]          int8, real = 0.0235 * (q + 3)
+i8<0.01:0.04,0,axis=0>[16,3,3,3]   one scale per channel, from 0.01 to 0.04
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Validity as a table: what must be true of every node, by the properties that hold of the graph.
 
-A row is a name, the property under which it applies (None: always) and a function that returns what is
-wrong with a node, or None. All problems are reported together.
+A row is a name, the property under which it applies (None: always) and a function that returns
+what is wrong with a node, or None. All problems are reported together.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a pass is: a frozen dataclass with a name, a contract and a `run`.
 
-The fields of the dataclass are the options of the pass. The contract names *properties* of the graph,
-never other passes: what must hold before (`requires`), what holds afterwards (`establishes`), what no
-longer does (`invalidates`), and how the result relates to the input (`semantics`).
+The fields of the dataclass are the options of the pass. The contract names *properties* of the
+graph, never other passes: what must hold before (`requires`), what holds afterwards
+(`establishes`), what no longer does (`invalidates`), and how the result relates to the input
+(`semantics`).
 
     @register_pass
     @dataclass(frozen=True)

@@ -74,7 +74,10 @@ class Timing(Instrument):
 
     def table(self) -> str:
         """The rows as text: milliseconds, nodes, pass."""
-        lines = [f"{1e3 * seconds:9.2f} ms {nodes:6d} nodes  {name}" for name, seconds, nodes in self.rows]
+        lines = [
+            f"{1e3 * seconds:9.2f} ms {nodes:6d} nodes  {name}"
+            for name, seconds, nodes in self.rows
+        ]
         return "\n".join([*lines, f"{1e3 * self.total():9.2f} ms in all"])
 
 
@@ -109,11 +112,15 @@ class Dump(Instrument):
         path = self.folder / f"{self._number:03d}-{name}.txt"
         path.write_text(format_graph(graph_module))
         code = graph_module.graph.python_code("self").src
-        path.with_suffix(".py").write_text(f'"""The graph after {name}, as torch.fx runs it."""\n{code}')
+        path.with_suffix(".py").write_text(
+            f'"""The graph after {name}, as torch.fx runs it."""\n{code}'
+        )
         self._number += 1
 
 
-_active: contextvars.ContextVar[tuple[Instrument, ...]] = contextvars.ContextVar("instruments", default=())
+_active: contextvars.ContextVar[tuple[Instrument, ...]] = contextvars.ContextVar(
+    "instruments", default=()
+)
 
 
 @contextlib.contextmanager

@@ -105,7 +105,9 @@ class Pipeline(Pass):
         """What will run, as a table of text: pass, requires, establishes, semantics."""
         rows = [("pass", "requires", "establishes", "semantics")]
         for item in self.flat():
-            rows.append((str(item), _names(item.requires), _names(item.establishes), str(item.semantics)))
+            rows.append(
+                (str(item), _names(item.requires), _names(item.establishes), str(item.semantics))
+            )
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

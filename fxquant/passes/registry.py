@@ -1,7 +1,7 @@
 """The passes by name: ours, the user's, and those of installed packages.
 
-A package offers passes by the entry-point group `fxquant.passes`; they are loaded when a name is first
-looked up. A second pass under a taken name is an error unless it says `override=True`.
+A package offers passes by the entry-point group `fxquant.passes`; they are loaded when a name is
+first looked up. A second pass under a taken name is an error unless it says `override=True`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def pass_class(name: str) -> type[Pass]:
     _load()
     if name not in _passes:
         raise PipelineError(
-            f"there is no pass named {name!r}", fix=f"the known passes are {', '.join(sorted(_passes))}"
+            f"there is no pass named {name!r}",
+            fix=f"the known passes are {', '.join(sorted(_passes))}",
         )
     return _passes[name]
 

@@ -1,0 +1,94 @@
+"""Compute at compile time what does not depend on an input.
+
+    %t = permute(@weight) {dims=[1,0]}; mm(%x, %t)   ->   mm(%x, @_folded)
+
+Fake-quantize nodes stay: lowering reads the grid of a weight from them. A result that is much
+larger than what it is made from (an expanded constant) stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from fxquant.ir.aten import is_aten, overload, packet_name
+from fxquant.ir.edit import add_buffer, inherit, prune_attributes, read_attribute, tensor_at
+from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
+from fxquant.passes.registry import register_pass
+
+
+@register_pass
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Replace operators on constants by their result.
+
+    graph(%x):                                   graph(%x):
+      %t = permute(@w) {dims=[1,0]}         ->     %y = mm(%x, @t)
+      %y = mm(%x, %t)                              return (%y)
+      return (%y)
+
+    Attributes:
+        growth: the most by which a result may exceed its operands, in elements.
+    """
+
+    name: ClassVar[str] = "fold-constants"
+    requires: ClassVar[frozenset[str]] = frozenset({"functional", "shapes"})
+    semantics: ClassVar[Semantics] = EXACT
+
+    growth: int = 1 << 20
+
+    def run(self, graph_module: GraphModule) -> PassResult:
+        modified = False
+        for node in list(graph_module.graph.nodes):
+            if self._foldable(node):
+                _fold(graph_module, node)
+                modified = True
+        if modified:
+            _sweep(graph_module)
+        return PassResult(graph_module, modified)
+
+    def _foldable(self, node: Node) -> bool:
+        if not is_aten(node) or not isinstance(node.meta.get("val"), Tensor):
+            return False
+        if packet_name(node.target).startswith("fake_quantize"):
+            return False
+        if torch.Tag.nondeterministic_seeded in overload(node).tags or _is_random(node):
+            return False
+        operands = node.all_input_nodes
+        if any(operand.op != "get_attr" for operand in operands):
+            return False
+        before = sum(operand.meta["val"].numel() for operand in operands)
+        return int(node.meta["val"].numel()) <= before + self.growth
+
+
+def _is_random(node: Node) -> bool:
+    return packet_name(node.target).startswith(
+        ("rand", "bernoulli", "empty", "normal", "multinomial")
+    )
+
+
+def _fold(root: GraphModule, node: Node) -> None:
+    def load(argument: Node) -> Tensor:
+        return tensor_at(root, argument).detach()
+
+    with torch.no_grad():
+        value = overload(node)(*map_arg(node.args, load), **map_arg(node.kwargs, load))
+    with root.graph.inserting_before(node):
+        read = read_attribute(
+            root.graph, root, add_buffer(root, f"_folded.{node.name}", value.clone())
+        )
+    inherit(read, node, value=False)
+    node.replace_all_uses_with(read)
+    root.graph.erase_node(node)
+
+
+def _sweep(root: GraphModule) -> None:
+    for node in list(root.graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            root.graph.erase_node(node)
+    prune_attributes(root)
