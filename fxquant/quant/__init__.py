@@ -1,0 +1,1 @@
+"""Quantization: arithmetic, specifications, observers, fake-quantize, configuration. Pure torch."""

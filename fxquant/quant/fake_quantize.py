@@ -1,0 +1,106 @@
+"""FakeQuantize: a value rounded to its integer grid, in floating point; the observer stands inside.
+
+Three modes: *observing* (the value passes unchanged and is measured), *quantizing* (the value is
+rounded) and off. `prepare` makes them off, `calibrate` observes and then switches to quantizing;
+both at once is training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.quant.arithmetic import Parameters
+from fxquant.quant.observers import Observer, make_observer
+from fxquant.quant.spec import QuantSpec
+
+
+class FakeQuantize(nn.Module):
+    """Rounds a value to the grid of its spec, straight-through for gradients.
+
+    Args:
+        spec: dtype, range and observer.
+        channels: number of channels along `spec.axis`.
+        constant: the value is a weight or another constant; its range is that of the tensor at
+            hand and
+            needs no calibration.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, spec: QuantSpec, channels: int = 1, *, constant: bool = False) -> None:
+        super().__init__()
+        self.spec = spec
+        self.constant = constant
+        self.observer: Observer = make_observer(spec, channels)
+        self.observing = False
+        self.quantizing = False
+        scale, zero_point = spec.fixed or (1.0, 0)
+        shape = () if spec.axis is None else (channels,)
+        self.register_buffer("scale", torch.full(shape, scale))
+        self.register_buffer("zero_point", torch.full(shape, zero_point, dtype=torch.int32))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """The value, measured and rounded as the mode says."""
+        if self.observing and not self.is_fixed:
+            self.measure(value)
+        return self.rounded(value) if self.quantizing else value
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the target prescribes the parameters."""
+        return self.spec.fixed is not None
+
+    def measure(self, value: Tensor) -> None:
+        """Let the observer see a value; of a constant only the present one counts."""
+        if self.constant:
+            self.observer.reset()
+        self.observer(value)
+        if self.constant or self.quantizing:
+            self.take_parameters()
+
+    def take_parameters(self) -> None:
+        """Set scale and zero point from what the observer saw."""
+        if self.is_fixed:
+            return
+        found = self.observer.parameters_of()
+        self.set_parameters(found)
+
+    def set_parameters(self, parameters: Parameters) -> None:
+        """Set scale and zero point; they keep their place and device."""
+        device = self.scale.device
+        self.scale = parameters.scale.to(device, torch.float32).reshape(self.scale.shape)
+        self.zero_point = parameters.zero_point.to(device, torch.int32).reshape(self.scale.shape)
+
+    def rounded(self, value: Tensor) -> Tensor:
+        """The value on its grid."""
+        low, high = self.spec.low, self.spec.high
+        if self.spec.axis is None:
+            return torch.fake_quantize_per_tensor_affine(
+                value, self.scale, self.zero_point, low, high
+            )
+        return torch.fake_quantize_per_channel_affine(
+            value, self.scale, self.zero_point, self.spec.axis, low, high
+        )
+
+    def switch(self, *, observing: bool, quantizing: bool) -> None:
+        """Choose the mode."""
+        self.observing, self.quantizing = observing, quantizing
+
+    def get_extra_state(self) -> Tensor:
+        """The mode, so that a loaded checkpoint goes on where it was."""
+        return torch.tensor([self.observing, self.quantizing], dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the mode."""
+        self.observing, self.quantizing = (bool(flag) for flag in state.tolist())
+
+    def ir_label(self) -> str:
+        """How it prints in a graph: the spec, and the parameters once they are known."""
+        return f"fake_quantize<{self.spec}>"
+
+    def extra_repr(self) -> str:
+        """Shown in the printed module."""
+        mode = [name for name in ("observing", "quantizing") if getattr(self, name)]
+        return f"{self.spec}, {' and '.join(mode) or 'off'}"
