@@ -72,8 +72,8 @@ def get_backend(name: str | Backend) -> Backend:
 def _load(name: str) -> None:
     points = list(entry_points(group=GROUP, name=name))
     if not points:
-        known = ", ".join(registered_backends()) or "none" raise InputError(f"there is no backend
-        named {name!r}", fix=f"the known backends are {known}")
+        known = ", ".join(registered_backends()) or "none"
+        raise InputError(f"there is no backend {name!r}", fix=f"the known backends are {known}")
     try:
         found = points[0].load()
     except Exception as error:

@@ -25,6 +25,7 @@ class GraphState:
         constraints: that backend's `quant.constraints.ConstraintTable`.
         config: the user's `quant.config.QuantConfig`.
         notes: remarks of passes by pass name, shown in reports.
+        stayed_float: `report.StayedFloat` rows of annotate.
     """
 
     properties: set[str] = field(default_factory=set)
@@ -33,6 +34,7 @@ class GraphState:
     constraints: Any = None
     config: Any = None
     notes: dict[str, list[str]] = field(default_factory=dict)
+    stayed_float: tuple[Any, ...] = ()
 
     def copy(self) -> GraphState:
         """An independent copy; signature, constraints and config are immutable and shared."""

@@ -1,0 +1,245 @@
+"""The few functions that a user needs: prepare, calibrate, convert, lower, compile.
+
+    prepared  = prepare(model, example_inputs)
+    calibrate(prepared, loader)
+    quantized = convert(prepared)
+    lower(quantized, "tflite").save("model.tflite")
+
+Each returns a GraphModule that runs, until `lower`, whose result also writes a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule
+
+from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOptions
+from fxquant.backends.registry import get_backend
+from fxquant.errors import InputError, PipelineError
+from fxquant.ir.state import state_of
+from fxquant.passes.pipeline import Pipeline
+from fxquant.quant.calibration import calibrate
+from fxquant.quant.config import QuantConfig
+from fxquant.report import Report, StayedFloat
+from fxquant.tracing import trace
+
+Quantize = str | QuantConfig | None
+
+
+@contextlib.contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside, and every module's own mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _traced(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> GraphModule:
+    """The torch dialect of a model, or the graph itself if that is what was given."""
+    if isinstance(model, GraphModule) and state_of(model).properties:
+        return model
+    with _evaluated(model):
+        return trace(model, example_inputs, kwargs=kwargs)
+
+
+def prepare(
+    model: nn.Module,
+    example_inputs: Any,
+    config: QuantConfig | None = None,
+    *,
+    pipeline: Pipeline | str | None = None,
+    backend: str | Backend = "tflite",
+    kwargs: Mapping[str, Any] | None = None,
+) -> GraphModule:
+    """The model with observers in place, ready for `calibrate`.
+
+    Args:
+        model: any module; it is not changed, and is followed in eval mode.
+        example_inputs: a tuple of inputs, as in `torch.export`.
+        config: what to quantize and how; the backend's defaults if None.
+        pipeline: the passes to run instead of `Pipeline.default("ptq")`.
+        backend: the target whose constraints decide what can be quantized.
+        kwargs: keyword inputs of the model.
+
+    Raises:
+        TraceError: the model's control flow depends on values of tensors.
+        UnsupportedOp: an operation that functionalize does not know.
+        PipelineError: the pipeline cannot run as listed.
+    """
+    graph_module = _traced(model, example_inputs, kwargs)
+    state = state_of(graph_module)
+    target = get_backend(backend)
+    state.target, state.constraints = target.name, target.constraints()
+    state.config = QuantConfig() if config is None else config
+    return _pipeline(pipeline, "ptq")(graph_module)
+
+
+def convert(prepared: GraphModule, *, pipeline: Pipeline | str | None = None) -> GraphModule:
+    """The calibrated graph with its observers frozen into constants.
+
+    Raises:
+        CalibrationError: observers that saw nothing, by name.
+        PipelineError: the graph was not prepared.
+    """
+    return _pipeline(pipeline, "freeze")(prepared)
+
+
+def _pipeline(given: Pipeline | str | None, method: str) -> Pipeline:
+    if given is None:
+        return Pipeline.default(method)
+    return Pipeline.parse(given) if isinstance(given, str) else given
+
+
+def lower(
+    graph_module: GraphModule,
+    backend: str | Backend = "tflite",
+    *,
+    io_layout: IoLayout = "nchw",
+    io_dtype: IoDtype = "float32",
+) -> Lowered:
+    """The program of a graph in a backend's dialect.
+
+    Args:
+        graph_module: a traced, functional or converted graph.
+        backend: the target's name, or a backend.
+        io_layout: dimension order of image inputs and outputs of the file.
+        io_dtype: dtype of quantized inputs and outputs of the file.
+
+    Raises:
+        UnsupportedOp: operators that the backend lacks, all of them with the user's lines.
+        PipelineError: the graph still holds observers.
+    """
+    target = get_backend(backend)
+    options = LowerOptions(io_layout, io_dtype)
+    if "observed" in state_of(graph_module).properties:
+        raise PipelineError("the graph still holds observers", fix="call convert before lower")
+    if "functional" not in state_of(graph_module).properties:
+        graph_module = Pipeline.default("float")(graph_module)
+    program = target.pipeline(options)(graph_module)
+    report = Report(
+        operators=target.count_operators(program),
+        stayed_float=stayed_float(graph_module),
+        notes=[line for lines in state_of(program).notes.values() for line in lines],
+    )
+    lowered = Lowered(program, target, options, report)
+    report.size = lowered.size()
+    return lowered
+
+
+def stayed_float(graph_module: GraphModule) -> list[StayedFloat]:
+    """What annotate left in float, each with its reason; empty for a graph that was not annotated."""
+    return list(state_of(graph_module).stayed_float)
+
+
+def compile(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    quantize: Quantize = None,
+    calibration: Iterable[Any] | None = None,
+    backend: str | Backend = "tflite",
+    output: str | Path | None = None,
+    io_layout: IoLayout = "nchw",
+    io_dtype: IoDtype = "float32",
+    config: QuantConfig | None = None,
+    pipeline: Pipeline | str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    verify: bool = False,
+) -> Lowered:
+    """From a model to a program, and to a file where `output` is given.
+
+    Args:
+        model: any module; it is not changed.
+        example_inputs: a tuple of inputs, as in `torch.export`.
+        quantize: None for float32, "int8", or a `QuantConfig`.
+        calibration: input tuples, tensors or batches; needed to quantize.
+        backend: the target's name, or a backend.
+        output: where to write the file; nothing is written if None.
+        io_layout: dimension order of image inputs and outputs of the file.
+        io_dtype: dtype of quantized inputs and outputs of the file.
+        config: what to quantize and how.
+        pipeline: passes to run instead of the default ones, up to the observers.
+        kwargs: keyword inputs of the model.
+        progress: show a bar while calibrating.
+        verify: run the file on the example inputs before it is written.
+
+    Raises:
+        FxquantError: its children say what is wrong; no file is written then.
+    """
+    settings = _settings(quantize, config, calibration)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "trace"):
+        graph_module = _traced(model, example_inputs, kwargs)
+    if settings is None:
+        with _timed(seconds, "passes"):
+            graph_module = _pipeline(pipeline, "float")(graph_module)
+    else:
+        assert calibration is not None
+        with _timed(seconds, "passes"):
+            graph_module = prepare(
+                graph_module, example_inputs, settings, pipeline=pipeline, backend=backend
+            )
+        with _timed(seconds, "calibrate"):
+            calibrate(graph_module, calibration, progress=progress)
+        with _timed(seconds, "freeze"):
+            graph_module = convert(graph_module)
+    with _timed(seconds, "lower"):
+        lowered = lower(graph_module, backend, io_layout=io_layout, io_dtype=io_dtype)
+    lowered.report.seconds = seconds
+    if verify:
+        with _timed(seconds, "verify"):
+            lowered.backend.verify(lowered, [example_inputs]).check()
+    if output is not None:
+        with _timed(seconds, "write"):
+            lowered.save(output)
+    return lowered
+
+
+def _settings(
+    quantize: Quantize, config: QuantConfig | None, calibration: Iterable[Any] | None
+) -> QuantConfig | None:
+    if isinstance(quantize, QuantConfig):
+        if config is not None:
+            raise InputError("the configuration is given twice", fix="drop quantize= or config=")
+        quantize, config = "int8", quantize
+    if quantize is None:
+        if config is not None:
+            raise InputError("config= is given, quantize= is not", fix='say quantize="int8"')
+        return None
+    if quantize != "int8":
+        raise InputError(f"quantize={quantize!r} is not known", fix='use None or "int8"')
+    if calibration is None:
+        fix = "give calibration=: some dozens of inputs like those the device will see"
+        raise InputError('quantize="int8" needs calibration data', fix=fix)
+    return QuantConfig() if config is None else config
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = time.perf_counter() - start
+
+
+def verify(lowered: Lowered, data: Iterable[Any], **options: Any) -> Any:
+    """Run the file in its runtime on data and compare it with the last graph, value by value.
+
+    Args:
+        lowered: what `lower` or `compile` returned.
+        data: inputs as the file takes them (layout and dtype of its borders).
+        **options: the backend's own, e.g. `kernels="reference"`.
+    """
+    return lowered.backend.verify(lowered, data, **options)

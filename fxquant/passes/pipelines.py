@@ -1,0 +1,53 @@
+"""The shipped pipelines: tables of contents of what fxquant does, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fxquant.errors import PipelineError
+from fxquant.passes.annotate import Annotate
+from fxquant.passes.base import Pass
+from fxquant.passes.batch_norm_to_conv import BatchNormToConv
+from fxquant.passes.common_subexpressions import CommonSubexpressions
+from fxquant.passes.dead_code import DeadCode
+from fxquant.passes.drop_dropout import DropDropout
+from fxquant.passes.fold_constants import FoldConstants
+from fxquant.passes.freeze import Freeze
+from fxquant.passes.functionalize import Functionalize
+from fxquant.passes.fuse_conv_bn import FuseConvBn
+from fxquant.passes.insert_observers import InsertObservers
+from fxquant.passes.insert_stubs import InsertStubs
+from fxquant.passes.pipeline import Pipeline
+
+FLOAT: tuple[Pass, ...] = (
+    Functionalize(),
+    DropDropout(),
+    FuseConvBn(),
+    BatchNormToConv(),
+    FoldConstants(),
+    CommonSubexpressions(),
+    DeadCode(),
+)
+
+PTQ: tuple[Pass, ...] = (
+    *FLOAT,
+    Annotate(),
+    InsertStubs(),
+    InsertObservers(),
+)
+
+FREEZE: tuple[Pass, ...] = (Freeze(),)
+
+PIPELINES: Mapping[str, tuple[Pass, ...]] = {"float": FLOAT, "ptq": PTQ, "freeze": FREEZE}
+
+
+def default_pipeline(method: str) -> Pipeline:
+    """The shipped pipeline for a method.
+
+    Raises:
+        PipelineError: there is none of that name.
+    """
+    if method not in PIPELINES:
+        fix = f"the known ones are {', '.join(PIPELINES)}"
+        raise PipelineError(f"there is no default pipeline {method!r}", fix=fix)
+    return Pipeline(PIPELINES[method], title=method)
