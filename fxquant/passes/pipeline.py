@@ -222,7 +222,7 @@ def _with_options(item: Pass, options: dict[str, object]) -> Pass:
             f"the pass {item.name} has no option {', '.join(unknown)}",
             fix=f"its options are {', '.join(sorted(known)) or 'none'}",
         )
-    return dataclasses.replace(item, **options)  # type: ignore[arg-type]
+    return dataclasses.replace(item, **options)
 
 
 def _missing(item: Pass, wanted: str) -> Problem:
