@@ -1,0 +1,130 @@
+"""`fxquant convert pkg.module:factory --input 1,3,224,224 … -o m.tflite`: from a model to a file.
+
+The options of the command; what it does with them is `conversion.py`. Nothing is written before
+everything else has gone well.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fxquant.backends.base import IoDtype, IoLayout
+from fxquant.cli.calibration_data import open_calibration_data
+from fxquant.cli.conversion import Conversion
+from fxquant.cli.input_spec import parse_inputs
+from fxquant.cli.model_source import load_model
+from fxquant.cli.pictures import Preprocessing
+from fxquant.errors import InputError, OutputError
+from fxquant.passes.instruments import Dump, instruments
+from fxquant.passes.pipeline import Pipeline
+
+
+class Quantize(StrEnum):
+    """What the operators of the file compute in."""
+
+    int8 = "int8"
+    none = "none"
+
+
+class Layout(StrEnum):
+    """Dimension order of image inputs and outputs."""
+
+    nchw = "nchw"
+    nhwc = "nhwc"
+
+
+class BorderDtype(StrEnum):
+    """Dtype of quantized inputs and outputs."""
+
+    float32 = "float32"
+    int8 = "int8"
+
+
+IO_LAYOUTS: dict[Layout, IoLayout] = {Layout.nchw: "nchw", Layout.nhwc: "nhwc"}
+IO_DTYPES: dict[BorderDtype, IoDtype] = {BorderDtype.float32: "float32", BorderDtype.int8: "int8"}
+
+
+def convert(
+    model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", help="[name=]1,3,224,224[:dtype]; once for each input."),
+    ],
+    weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
+    quantize: Annotated[
+        Quantize | None, typer.Option(help="Default: int8 with --calibrate, none without.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Folder of pictures, or .npz, .npy, .safetensors.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
+    mean: Annotated[
+        str, typer.Option(help="Of pictures in 0…1; one value or one a channel.")
+    ] = "0",
+    std: Annotated[str, typer.Option(help="Of pictures in 0…1; one value or one a channel.")] = "1",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Shorter side of pictures before the center crop.")
+    ] = None,
+    io_layout: Annotated[Layout, typer.Option(help="Of image inputs and outputs.")] = Layout.nchw,
+    io_dtype: Annotated[
+        BorderDtype, typer.Option(help="Of quantized inputs and outputs.")
+    ] = BorderDtype.float32,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Passes to run, as text; see `fxquant passes`.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Run the file and compare it, operator by operator.")
+    ] = True,
+    dump: Annotated[Path | None, typer.Option(help="Write every stage of the graph there.")] = None,
+) -> None:
+    """Convert a PyTorch model to a file that a device can run."""
+    _check_output(output)
+    specs = parse_inputs(inputs)
+    preprocessing = Preprocessing(_numbers("mean", mean), _numbers("std", std), size)
+    passes = None if pipeline is None else Pipeline.parse(pipeline)
+    int8 = _wants_int8(quantize, calibrate)
+    data = None
+    if calibrate is not None:
+        data = open_calibration_data(calibrate, specs, preprocessing, limit)
+    conversion = Conversion(load_model(model, weights), specs, data, passes)
+    with instruments(*(() if dump is None else (Dump(dump),))):
+        core = conversion.quantized() if int8 else conversion.float()
+        lowered = conversion.lower(core, IO_LAYOUTS[io_layout], IO_DTYPES[io_dtype])
+    if verify:
+        conversion.verify(lowered)
+    conversion.compare(lowered)
+    conversion.save(lowered, output)
+    Console().print(lowered.report)
+    typer.echo(f"wrote {output}")
+
+
+def _wants_int8(quantize: Quantize | None, calibrate: Path | None) -> bool:
+    if quantize is Quantize.int8 and calibrate is None:
+        fix = "add --calibrate with a folder of pictures or an .npz file like the real inputs"
+        raise InputError("--quantize int8 needs calibration data", fix=fix)
+    return quantize is Quantize.int8 or (quantize is None and calibrate is not None)
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        fix = "write one number, or one for each channel: 0.485,0.456,0.406"
+        raise InputError(f"--{name} {text}: not a list of numbers", fix=fix) from None
+
+
+def _check_output(path: Path) -> None:
+    """Finds out before the long work, not after it, that the file cannot be written."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", fix="give the path of the file to write")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist", fix="make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"the folder {path.parent} cannot be written", fix="choose another one")

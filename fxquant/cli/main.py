@@ -1,0 +1,66 @@
+"""The command `fxquant`: its subcommands, and how errors reach the user.
+
+What fxquant raises on purpose is printed in its own shape and ends with exit code 2, as a wrong
+option does. Anything else is a bug of ours or of the model's code, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from fxquant.cli.convert import convert
+from fxquant.cli.inspect_file import inspect_file
+from fxquant.cli.pass_list import list_passes
+from fxquant.errors import FxquantError
+
+app = typer.Typer(
+    name="fxquant",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compile a PyTorch model into a quantized program for small devices.",
+)
+app.command("convert")(convert)
+app.command("inspect")(inspect_file)
+app.command("passes")(list_passes)
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        typer.echo(f"fxquant {version('fxquant')}")
+    except PackageNotFoundError:
+        typer.echo("fxquant (run from a source tree, not installed)")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Compile a PyTorch model into a quantized program for small devices."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process with 0, or with 2 after a user's mistake."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="fxquant")
+    except FxquantError as error:
+        name = typer.style(type(error).__name__, fg=typer.colors.RED, bold=True)
+        typer.echo(f"{name}: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
