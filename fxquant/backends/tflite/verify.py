@@ -1,0 +1,275 @@
+"""The file against the graph: run both, compare every value.
+
+    for each sample
+      LiteRT runs the file and keeps every intermediate tensor
+      the graph is walked; each operator is computed twice
+        from the start   on the values that the graph itself has computed
+        alone            on LiteRT's own inputs, so that one wrong operator does not blame the rest
+
+Where the inputs are the same both ways, which is everywhere while all agrees, the operator is
+computed once. Values are dropped after their last use. The file runs in a process of its own,
+because LiteRT aborts on some graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from fxquant.backends.tflite.contents import FileTensor
+from fxquant.backends.tflite.dialect.values import QTensor, Value
+from fxquant.backends.tflite.differences import Difference
+from fxquant.backends.tflite.flatbuffer import to_segments
+from fxquant.backends.tflite.interpreter import Kernels, LiteRT, Source
+from fxquant.backends.tflite.kernels.selection import use_kernels
+from fxquant.backends.tflite.litert_session import Array
+from fxquant.backends.tflite.reference_limits import why_not_reference
+from fxquant.backends.tflite.serialize import Contents, contents_of, row_of
+from fxquant.backends.tflite.verify_report import OperatorRow, OutputRow, VerifyReport
+from fxquant.errors import InputError
+from fxquant.ir.edit import code_generator, tensor_at
+from fxquant.ir.printer import format_node, format_type
+from fxquant.ir.source import source_text
+
+Reference = Callable[..., Any]
+
+
+def verify(
+    graph_module: GraphModule,
+    model: Source | None,
+    data: Iterable[Any],
+    *,
+    kernels: Kernels = "reference",
+    float_reference: Reference | None = None,
+    isolate: bool = True,
+    limit: int | None = None,
+) -> VerifyReport:
+    """Run a file in LiteRT and compare it, value by value, with the graph it was written from.
+
+    Args:
+        graph_module: the graph in the tfl dialect.
+        model: the file: a path, bytes or segments; None writes one from the graph.
+        data: samples, each a tensor, a tuple of inputs or a dict of keyword inputs.
+        kernels: which of the runtime's kernels run; the graph follows their arithmetic.
+        float_reference: the float model; called with the same samples.
+        isolate: run LiteRT in a process of its own.
+        limit: use at most so many samples.
+
+    Raises:
+        InputError: there are no samples.
+        VerifyError: LiteRT refuses the file, or fails.
+    """
+    contents = contents_of(graph_module)
+    reason = why_not_reference(contents.model) if kernels == "reference" else ""
+    chosen: Kernels = "optimized" if reason else kernels
+    report = VerifyReport(chosen, notes=[reason] if reason else [])
+    source = to_segments(contents.model) if model is None else model
+    with LiteRT(source, kernels=chosen, preserve=True, isolate=isolate) as runtime:
+        check = _Comparison(graph_module, contents, runtime, report)
+        with torch.no_grad(), use_kernels(chosen):
+            for sample in data:
+                if limit is not None and report.samples >= limit:
+                    break
+                check.sample(sample, float_reference)
+                report.samples += 1
+    if not report.samples:
+        raise InputError("there are no samples to verify the file with")
+    return report
+
+
+def call_arguments(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A sample as the arguments of a call: a dict by name, a sequence by position.
+
+    >>> call_arguments({"x": 1}), call_arguments((1, 2)), call_arguments(3)
+    (((), {'x': 1}), ((1, 2), {}), ((3,), {}))
+    """
+    if isinstance(sample, Mapping):
+        return (), dict(sample)
+    return (tuple(sample) if isinstance(sample, list | tuple) else (sample,)), {}
+
+
+def flat_inputs(graph_module: GraphModule, sample: Any) -> tuple[Tensor, ...]:
+    """The values of the placeholders for a sample."""
+    args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, call_arguments(sample))
+    signature = getattr(code_generator(graph_module.graph), "signature", None)
+    flat = (*args, *kwargs.values()) if signature is None else signature.flatten(args, kwargs)
+    return tuple(flat)
+
+
+@dataclass
+class _Pair:
+    """A value as the graph computed it and as the runtime did; `same` when bit-identical."""
+
+    ours: Any
+    theirs: Any
+    same: bool
+
+
+@dataclass
+class _Comparison:
+    """The walk over one graph; rows grow with every sample."""
+
+    graph_module: GraphModule
+    contents: Contents
+    runtime: LiteRT
+    report: VerifyReport
+    rows: dict[Node, OperatorRow] = field(default_factory=dict)
+    constants: dict[Node, Any] = field(default_factory=dict)
+    last_use: dict[Node, list[Node]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        last: dict[Node, Node] = {}
+        for node in self.graph_module.graph.nodes:
+            for argument in node.all_input_nodes:
+                last[argument] = node
+            if row_of(node) is not None:
+                self.rows[node] = _row(node)
+        for argument, user in last.items():
+            self.last_use.setdefault(user, []).append(argument)
+        self.report.rows = list(self.rows.values())
+        tensors = self.contents.model.main.tensors
+        names = self.contents.model.signatures[0].outputs
+        self.report.outputs = [OutputRow(name, _tensor_text(tensors[i])) for name, i in names]
+
+    def sample(self, sample: Any, reference: Reference | None) -> None:
+        """Run both on one sample and add what differs to the rows."""
+        inputs = flat_inputs(self.graph_module, sample)
+        outputs = list(
+            self.runtime.run([value.detach().cpu().numpy() for value in inputs]).values()
+        )
+        values: dict[Node, _Pair] = {}
+        given = iter(inputs)
+        for node in self.graph_module.graph.nodes:
+            if node.op == "output":
+                self.compare_outputs(node, values, outputs)
+            else:
+                values[node] = self.value(node, values, given)
+            for done in self.last_use.get(node, ()):
+                values.pop(done, None)
+        if reference is not None:
+            self.compare_reference(sample, reference, outputs)
+
+    def value(self, node: Node, values: Mapping[Node, _Pair], given: Any) -> _Pair:
+        """What one node computes, both ways."""
+        if node.op == "placeholder":
+            value = next(given)
+            return _Pair(value, value, True)
+        if node.op == "get_attr":
+            stored = self.constants.setdefault(node, tensor_at(self.graph_module, node).detach())
+            return _Pair(stored, stored, True)
+        same = all(values[argument].same for argument in node.all_input_nodes)
+        ours = self.compute(
+            node, {argument: values[argument].ours for argument in node.all_input_nodes}
+        )
+        alone = ours
+        if not same:
+            theirs = {argument: values[argument].theirs for argument in node.all_input_nodes}
+            alone = self.compute(node, theirs)
+        if node not in self.rows:
+            return _Pair(ours, alone, same)
+        return self.compare(node, ours, alone)
+
+    def compute(self, node: Node, values: Mapping[Node, Any]) -> Any:
+        """Call the node's function; stored tensors are made once."""
+        if node in self.constants:
+            return self.constants[node]
+        args, kwargs = map_arg((node.args, node.kwargs), lambda each: values[each])
+        result = cast(Callable[..., Any], node.target)(*args, **kwargs)
+        if node.all_input_nodes and all(each.op == "get_attr" for each in node.all_input_nodes):
+            self.constants[node] = result
+        return result
+
+    def compare(self, node: Node, ours: Any, alone: Any) -> _Pair:
+        """Add an operator's results to its row; the runtime's own values go on."""
+        several = isinstance(ours, list | tuple) and not isinstance(ours, QTensor)
+        mine, single = (ours, alone) if several else ([ours], [alone])
+        row, same, theirs = self.rows[node], True, []
+        for index, first, second in zip(self.contents.tensors[node], mine, single, strict=True):
+            expected = torch.from_numpy(np.asarray(self.runtime.value(index)))
+            row.mismatch = row.mismatch or _mismatch(_data(first), expected)
+            if row.mismatch:
+                return _Pair(ours, ours, False)
+            zero_point = first.offset if isinstance(first, QTensor) and first.axis is None else 0
+            same &= row.chained.add(_data(first), expected, zero_point=zero_point)
+            row.alone.add(_data(second), expected, zero_point=zero_point)
+            theirs.append(
+                first._replace(values=expected) if isinstance(first, QTensor) else expected
+            )
+        return _Pair(ours, theirs if several else theirs[0], same)
+
+    def compare_outputs(
+        self, node: Node, values: Mapping[Node, _Pair], outputs: Sequence[Array]
+    ) -> None:
+        """Add the outputs of the file to their rows."""
+        results = node.args[0] if isinstance(node.args[0], list | tuple) else (node.args[0],)
+        nodes = [each for each in results if isinstance(each, Node)]
+        for row, each, found in zip(self.report.outputs, nodes, outputs, strict=True):
+            row.simulated.add(torch.from_numpy(np.asarray(found)), _data(values[each].ours))
+
+    def compare_reference(
+        self, sample: Any, reference: Reference, outputs: Sequence[Array]
+    ) -> None:
+        """Add the float model's outputs to the rows of the outputs."""
+        args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, call_arguments(sample))
+        leaves = pytree.tree_leaves(reference(*args, **kwargs))
+        expected = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = self.contents.model.main.tensors
+        indices = [index for _, index in self.contents.model.signatures[0].outputs]
+        for row, index, found, wanted in zip(
+            self.report.outputs, indices, outputs, expected, strict=True
+        ):
+            real = _same_layout(_real(found, tensors[index]), wanted)
+            row.reference = row.reference or Difference()
+            row.reference.add(real, wanted.detach().to(real.dtype))
+
+
+def _row(node: Node) -> OperatorRow:
+    name = cast(Any, node.target).__name__
+    return OperatorRow(node.name, name, format_type(node), source_text(node), format_node(node))
+
+
+def _data(value: Value) -> Tensor:
+    return value.values if isinstance(value, QTensor) else value
+
+
+def _mismatch(ours: Tensor, theirs: Tensor) -> str:
+    """Another shape or dtype than the file has."""
+    if ours.shape == theirs.shape and ours.dtype == theirs.dtype:
+        return ""
+    return (
+        f"the graph computes {ours.dtype} {list(ours.shape)}, "
+        f"the file {theirs.dtype} {list(theirs.shape)}"
+    )
+
+
+def _real(values: Array, tensor: FileTensor) -> Tensor:
+    """The reals that an output of the file stands for."""
+    found = torch.from_numpy(np.asarray(values))
+    if tensor.quantization is None:
+        return found.to(torch.float64) if found.dtype.is_floating_point else found
+    scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zero_point[0]
+    return (found.to(torch.float64) - zero_point) * scale
+
+
+def _same_layout(found: Tensor, wanted: Tensor) -> Tensor:
+    """A channels-last output in the channels-first order of the float model."""
+    if found.shape == wanted.shape:
+        return found
+    permuted = found.movedim(-1, 1) if found.dim() > 2 else found
+    if permuted.shape == wanted.shape:
+        return permuted
+    raise InputError(
+        f"the file's output has shape {list(found.shape)}, the float model's {list(wanted.shape)}"
+    )
+
+
+def _tensor_text(tensor: FileTensor) -> str:
+    return f"{tensor.dtype}[{','.join(map(str, tensor.signature or tensor.shape))}]"
