@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.quant.arithmetic import Parameters
-from fxquant.quant.observers import Observer, make_observer
+from fxquant.quant.observers import Observer, make_observer, state_problem
 from fxquant.quant.spec import QuantSpec
 
 
@@ -36,6 +36,7 @@ class FakeQuantize(nn.Module):
         self.observer: Observer = make_observer(spec, channels)
         self.observing = False
         self.quantizing = False
+        self.assigned = False
         scale, zero_point = spec.fixed or (1.0, 0)
         shape = () if spec.axis is None else (channels,)
         self.register_buffer("scale", torch.full(shape, scale))
@@ -64,14 +65,19 @@ class FakeQuantize(nn.Module):
         """Set scale and zero point from what the observer saw."""
         if self.is_fixed:
             return
-        found = self.observer.parameters_of()
-        self.set_parameters(found)
+        self.set_parameters(self.observer.parameters_of())
 
     def set_parameters(self, parameters: Parameters) -> None:
-        """Set scale and zero point; they keep their place and device."""
+        """Set scale and zero point; `assigned` says from then on that they are meant."""
         device = self.scale.device
         self.scale = parameters.scale.to(device, torch.float32).reshape(self.scale.shape)
         self.zero_point = parameters.zero_point.to(device, torch.int32).reshape(self.scale.shape)
+        self.assigned = True
+
+    def problem(self) -> str | None:
+        """What keeps this value from being quantized, or None."""
+        known = self.is_fixed or self.constant or self.assigned
+        return None if known else state_problem(self.observer)
 
     def rounded(self, value: Tensor) -> Tensor:
         """The value on its grid."""
@@ -90,11 +96,12 @@ class FakeQuantize(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The mode, so that a loaded checkpoint goes on where it was."""
-        return torch.tensor([self.observing, self.quantizing], dtype=torch.uint8)
+        flags = [self.observing, self.quantizing, self.assigned]
+        return torch.tensor(flags, dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the mode."""
-        self.observing, self.quantizing = (bool(flag) for flag in state.tolist())
+        self.observing, self.quantizing, self.assigned = map(bool, state.tolist())
 
     def ir_label(self) -> str:
         """How it prints in a graph: the spec, and the parameters once they are known."""

@@ -1,0 +1,197 @@
+"""What TFLite's int8 kernels demand of each core operator.
+
+The rows follow what was measured of the kernels: operators that move data copy raw bytes, so input
+and output must have one grid (`carried`); pooling and resizing average raw bytes (`same`);
+concatenation wants one grid for all; logistic, softmax and tanh prescribe theirs; weights are
+symmetric, and per channel where the kernel reads one scale per channel. An operator without a row
+stays in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch.fx import Node
+
+from fxquant.ir.aten import named_arguments
+from fxquant.ir.edit import is_attribute
+from fxquant.quant.constraints import (
+    INFINITY,
+    Check,
+    Condition,
+    ConstraintTable,
+    Role,
+    Row,
+    asymmetric,
+    carried,
+    fixed,
+    int32,
+    plain,
+    refused,
+    row,
+    same_as,
+    shared,
+    symmetric,
+)
+
+CLAMPS = ((0.0, INFINITY), (0.0, 6.0), (-1.0, 1.0))
+"""Activations that an operator can end with: RELU, RELU6, RELU_N1_TO_1."""
+
+ONE_256TH = fixed(int8=(1 / 256, -128))
+
+
+def _argument_is(name: str, *allowed: object) -> Condition:
+    """Whether an argument has one of the given values."""
+    return lambda node: named_arguments(node).get(name) in allowed
+
+
+def _must_be(name: str, value: object, why: str) -> Check:
+    """A check that an argument has a value."""
+    return lambda node: None if named_arguments(node).get(name) == value else why
+
+
+def _is_constant(name: str) -> Condition:
+    """Whether an argument is a number or a stored tensor."""
+
+    def constant(node: Node) -> bool:
+        value = named_arguments(node).get(name)
+        return not isinstance(value, Node) or is_attribute(value)
+
+    return constant
+
+
+def _to_one_pixel(node: Node) -> bool:
+    return all(size == 1 for size in named_arguments(node)["output_size"])
+
+
+def _pads_with_zero(node: Node) -> bool:
+    return named_arguments(node).get("value") in (None, 0, 0.0, False)
+
+
+def _convolution(axis: int, *checks: Check) -> Row:
+    roles = {"input": asymmetric, "weight": symmetric(axis), "bias": int32("input*weight")}
+    return Row(roles, fuses=True, checks=checks)
+
+
+def _moves(argument: str = "self") -> Row:
+    return Row({argument: asymmetric}, output=carried(argument))
+
+
+def _computes(output: Role = asymmetric) -> Row:
+    return Row({"self": asymmetric, "input": asymmetric}, output=output)
+
+
+NO_GROUPS = _must_be("groups", 1, "TRANSPOSE_CONV has no groups")
+NO_ALPHA = _must_be("alpha", 1, "ADD and SUB have no factor")
+
+CONVOLUTIONS: Mapping[str, Row] = {
+    "conv1d": _convolution(0),
+    "conv2d": _convolution(0),
+    "conv_transpose1d": _convolution(1, NO_GROUPS),
+    "conv_transpose2d": _convolution(1, NO_GROUPS),
+    "linear": _convolution(0),
+    "conv3d": refused("CONV_3D computes in float only"),
+    "conv_transpose3d": refused("CONV_3D_TRANSPOSE computes in float only"),
+}
+
+# A second operand with zero point 0 keeps batched products in the delegate.
+PRODUCTS: Mapping[str, Row] = {
+    "matmul": row(self=asymmetric, other=symmetric()),
+    "bmm": row(self=asymmetric, mat2=symmetric()),
+}
+
+ARITHMETIC: Mapping[str, Row | tuple[Row, ...]] = {
+    "add": row(self=asymmetric, other=asymmetric, fuses=True, checks=(NO_ALPHA,)),
+    "sub": row(self=asymmetric, other=asymmetric, fuses=True, checks=(NO_ALPHA,)),
+    "mul": row(self=asymmetric, other=asymmetric, fuses=True),
+    "div": (
+        row(self=asymmetric, when=_is_constant("other")),
+        refused("DIV fails where the quantized divisor is 0"),
+    ),
+    "neg": _computes(),
+    "abs": _computes(),
+    "maximum": row(self=shared, other=shared, output=shared),
+    "minimum": row(self=shared, other=shared, output=shared),
+    "pow": (
+        row(self=asymmetric, when=_argument_is("exponent", 2, 2.0)),
+        refused("POW computes in float only"),
+    ),
+    "sqrt": refused("SQRT fails where a quantized input is negative"),
+    "rsqrt": refused("RSQRT fails where a quantized input is 0"),
+    "sum": refused("the reference kernel of SUM ignores quantization"),
+}
+
+ACTIVATIONS: Mapping[str, Row] = {
+    "relu": _computes(),
+    "relu6": _computes(),
+    "hardtanh": _computes(),
+    "clamp": _computes(),
+    "clamp_min": _computes(),
+    "clamp_max": _computes(),
+    "leaky_relu": _computes(),
+    "prelu": row(self=asymmetric, weight=symmetric()),
+    "hardswish": _computes(),
+    "hardsigmoid": _computes(),
+    "silu": _computes(),
+    "gelu": _computes(),
+    "elu": _computes(),
+    "exp": _computes(),
+    "sigmoid": _computes(ONE_256TH),
+    "softmax": _computes(ONE_256TH),
+    "tanh": _computes(fixed(int8=(1 / 128, 0))),
+    "log_softmax": _computes(fixed(int8=(1 / 16, 127))),
+}
+
+POOLS: Mapping[str, Row | tuple[Row, ...]] = {
+    "max_pool1d": _moves(),
+    "max_pool2d": _moves(),
+    "avg_pool1d": _computes(same_as("self")),
+    "avg_pool2d": _computes(same_as("self")),
+    "adaptive_avg_pool1d": (
+        row(self=asymmetric, when=_to_one_pixel),
+        row(self=asymmetric, output=same_as("self")),
+    ),
+    "adaptive_avg_pool2d": (
+        row(self=asymmetric, when=_to_one_pixel),
+        row(self=asymmetric, output=same_as("self")),
+    ),
+    "mean": row(self=asymmetric),
+    "amax": _moves(),
+    "amin": _moves(),
+    "argmax": _computes(plain),
+    "argmin": _computes(plain),
+    "upsample_bilinear2d": row(self=asymmetric, input=asymmetric, output=same_as("self")),
+    "upsample_nearest1d": _moves(),
+    "upsample_nearest2d": _moves(),
+    "_upsample_nearest_exact2d": _moves(),
+}
+
+MOVING = """
+_unsafe_view alias as_strided channel_shuffle chunk clone contiguous detach expand expand_as
+flatten flip getitem index_select movedim narrow native_channel_shuffle permute pixel_shuffle
+pixel_unshuffle reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d
+replication_pad2d reshape roll select slice split split_with_sizes squeeze swapaxes t tile
+transpose unbind unflatten unsqueeze view Dropout Dropout1d Dropout2d Dropout3d AlphaDropout
+FeatureAlphaDropout
+"""
+"""Operators that only move, repeat or drop values of their first argument."""
+
+MOVERS: Mapping[str, Row | tuple[Row, ...]] = {
+    "cat": row(tensors=shared, output=shared),
+    "stack": row(tensors=shared, output=shared),
+    "constant_pad_nd": (
+        row(self=asymmetric, output=carried("self"), when=_pads_with_zero),
+        refused("int8 padding is with 0 only"),
+    ),
+    "pad": (
+        row(self=asymmetric, output=carried("self"), when=_pads_with_zero),
+        refused("int8 padding is with 0 only"),
+    ),
+    **{name: _moves() for name in MOVING.split()},
+}
+
+TABLE = ConstraintTable(
+    "tflite",
+    {**CONVOLUTIONS, **PRODUCTS, **ARITHMETIC, **ACTIVATIONS, **POOLS, **MOVERS},
+    clamps=CLAMPS,
+)

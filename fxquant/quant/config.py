@@ -1,0 +1,275 @@
+"""The user's choices as data: what to quantize to, and where to do otherwise.
+
+    config = QuantConfig(
+        rules=(Rule(module="features.0.*", precision="float32"), Rule(op="softmax",
+        precision="int16x8")), keep_float=("classifier", "sigmoid"),
+    )
+    QuantConfig.from_yaml(config.to_yaml()) == config
+
+The most specific rule wins: a node's name, then a predicate, then a module path (the more literal
+characters the better), then an operator, then the default. Two rules of one rank that disagree are
+an error, and so is a rule that matches nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from torch.fx import GraphModule, Node
+
+from fxquant.errors import ConfigError, Problem
+from fxquant.ir.printer import format_node
+from fxquant.ir.source import source_of, source_text
+from fxquant.quant.constraints import operator_name
+from fxquant.quant.spec import Precision, QuantSpec, precision
+
+Predicate = Callable[[Node], bool]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A precision for the nodes that meet every condition given.
+
+    Attributes:
+        precision: name of the precision (`spec.PRECISIONS`).
+        module: glob over the user's module path, e.g. `features.*`.
+        op: operator name, e.g. `softmax`, or the class of a module.
+        node: glob over node names.
+        callable: a predicate on the node, or the place of one as `package.module:function`.
+    """
+
+    precision: str = "float32"
+    module: str | None = None
+    op: str | None = None
+    node: str | None = None
+    callable: Predicate | str | None = None
+
+    def __post_init__(self) -> None:
+        precision(self.precision)
+        if not (self.module or self.op or self.node or self.callable):
+            raise ConfigError(
+                f"the rule {self} has no condition", fix="give it module=, op=, node= or callable="
+            )
+
+    def matches(self, node: Node, root: GraphModule) -> bool:
+        """Whether every condition holds of a node."""
+        tests: tuple[tuple[object, Callable[[], bool]], ...] = (
+            (self.op, lambda: operator_name(node, root) == self.op),
+            (self.node, lambda: fnmatch.fnmatchcase(node.name, self.node or "")),
+            (self.module, lambda: _in_module(node, self.module or "")),
+            (self.callable, lambda: self._predicate()(node)),
+        )
+        return all(test() for condition, test in tests if condition is not None)
+
+    def _predicate(self) -> Predicate:
+        if not isinstance(self.callable, str):
+            assert self.callable is not None
+            return self.callable
+        place, _, name = self.callable.partition(":")
+        try:
+            found: Predicate = getattr(importlib.import_module(place), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            fix = "write it as package.module:function"
+            raise ConfigError(f"there is no predicate {self.callable!r}", fix=fix) from error
+        return found
+
+    @property
+    def rank(self) -> tuple[int, int, int, int]:
+        """How specific the rule is; the largest wins."""
+        called = int(self.callable is not None)
+        return (_literal(self.node), called, _literal(self.module), _literal(self.op))
+
+    def __str__(self) -> str:
+        given = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        shown = [f"{name}={_shown(value)}" for name, value in given[1:] if value is not None]
+        return f"{', '.join(shown)} -> {self.precision}"
+
+
+def _literal(pattern: str | None) -> int:
+    """The literal characters of a glob, one more where it has no wildcard at all."""
+    if pattern is None:
+        return 0
+    literal = len(pattern) - sum(pattern.count(char) for char in "*?")
+    return 1 + 2 * literal + (literal == len(pattern))
+
+
+def _shown(value: object) -> str:
+    return getattr(value, "__qualname__", None) or str(value)
+
+
+def _in_module(node: Node, pattern: str) -> bool:
+    source = source_of(node)
+    path = source.module if source is not None else ""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern + ".*")
+
+
+class Choice(NamedTuple):
+    """A node's precision and the rule that chose it."""
+
+    precision: Precision
+    rule: str
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """What to quantize to, and where to do otherwise.
+
+    Attributes:
+        precision: of every node that no rule names.
+        activations: spec of activations where it differs from the precision's own.
+        weights: spec of weights where it differs from the precision's own.
+        per_channel: give weights one scale per output channel, where the target can.
+        outputs: observer of values that the graph returns; the extremes of logits matter.
+        rules: exceptions, the most specific wins.
+        keep_float: operators, node names or module paths (globs) that stay in float.
+    """
+
+    precision: str = "int8"
+    activations: QuantSpec | None = None
+    weights: QuantSpec | None = None
+    per_channel: bool = True
+    outputs: str | None = "minmax"
+    rules: tuple[Rule, ...] = ()
+    keep_float: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        precision(self.precision)
+
+    def resolved(self, name: str) -> Precision:
+        """The precision of that name with the specs of this configuration."""
+        chosen = precision(name)
+        if name != self.precision or not chosen.quantized:
+            return chosen
+        return replace(
+            chosen,
+            activations=self.activations or chosen.activations,
+            weights=self.weights or chosen.weights,
+        )
+
+    def choices(self, graph_module: GraphModule) -> dict[Node, Choice]:
+        """The precision that the rules give to each operator of a graph.
+
+        Raises:
+            ConfigError: rules that match nothing, or that disagree on a node; all of them.
+        """
+        nodes = [n for n in graph_module.graph.nodes if n.op in {"call_function", "call_module"}]
+        rules = [*self.rules, *_float_rules(self.keep_float, nodes, graph_module)]
+        matches = {node: [r for r in rules if r.matches(node, graph_module)] for node in nodes}
+        self._check(rules, matches)
+        return {node: self._choice(found) for node, found in matches.items()}
+
+    def _choice(self, matching: list[Rule]) -> Choice:
+        if not matching:
+            return Choice(self.resolved(self.precision), "default")
+        best = max(matching, key=lambda rule: rule.rank)
+        return Choice(self.resolved(best.precision), str(best))
+
+    def _check(self, rules: Iterable[Rule], matches: Mapping[Node, list[Rule]]) -> None:
+        used = {id(rule) for found in matches.values() for rule in found}
+        problems = [Problem(f"rule {r}: matches no node") for r in rules if id(r) not in used]
+        for node, found in matches.items():
+            top = [r for r in found if r.rank == max(r.rank for r in found)]
+            if len({r.precision for r in top}) > 1:
+                what = f"rules {' and '.join(map(str, top))}: equally specific, but disagree"
+                problems.append(Problem(what, format_node(node), source_text(node)))
+        if problems:
+            raise ConfigError("the rules do not fit the model", problems=problems)
+
+    def explain(self, graph_module: GraphModule) -> dict[str, str]:
+        """Which rule chose each node's precision, by node name."""
+        chosen = self.choices(graph_module)
+        return {n.name: f"{choice.precision} by {choice.rule}" for n, choice in chosen.items()}
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML; what equals the default is left out."""
+        return yaml.safe_dump(_plain(self), sort_keys=False)
+
+    @staticmethod
+    def from_yaml(source: str | Path) -> QuantConfig:
+        """The configuration in a YAML text or file.
+
+        Raises:
+            ConfigError: no YAML, or keys and values that mean nothing.
+        """
+        text = source.read_text() if isinstance(source, Path) else source
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the configuration is not YAML: {error}") from error
+        config: QuantConfig = _build(QuantConfig, data or {}, "the configuration")
+        return config
+
+
+def _float_rules(names: Iterable[str], nodes: list[Node], root: GraphModule) -> list[Rule]:
+    """Each name of `keep_float` as the rule that it means: an operator, a node or a module."""
+    rules: list[Rule] = []
+    for name in names:
+        meant = (Rule(op=name), Rule(node=name), Rule(module=name))
+        found = [r for r in meant if any(r.matches(node, root) for node in nodes)]
+        rules.extend(found or [Rule(module=name)])
+    return rules
+
+
+NESTED: dict[str, type] = {"activations": QuantSpec, "weights": QuantSpec}
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    """A dataclass as the plain data that YAML holds."""
+    pairs = [(f, getattr(item, f.name)) for f in fields(item)]
+    given = {f.name: value for f, value in pairs if value != f.default}
+    for name, value in given.items():
+        if name == "rules":
+            given[name] = [_plain_rule(rule) for rule in value]
+        elif name in NESTED:
+            given[name] = _plain(value)
+        elif isinstance(value, tuple):
+            given[name] = list(value)
+    return given
+
+
+def _plain_rule(rule: Rule) -> dict[str, Any]:
+    if rule.callable is not None and not isinstance(rule.callable, str):
+        raise ConfigError(
+            f"the rule {rule} holds a Python function, which YAML cannot",
+            fix="name it as package.module:function",
+        )
+    return {**_plain(rule), "precision": rule.precision}
+
+
+def _build(kind: type[Any], data: Any, where: str) -> Any:
+    """A dataclass from the plain data of YAML, unknown keys refused."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} must be keys and values, got {type(data).__name__}")
+    known = [f.name for f in fields(kind)]
+    problems = [_unknown(key, known, where) for key in data if key not in known]
+    if problems:
+        raise ConfigError(f"{where} has keys that mean nothing", problems=problems)
+    given = {key: _value(key, value, where) for key, value in data.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ConfigError(f"{where} cannot be read: {error}") from error
+
+
+def _unknown(key: object, known: list[str], where: str) -> Problem:
+    close = difflib.get_close_matches(str(key), known, n=1)
+    fix = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+    return Problem(f"{key!r} in {where}", fix=fix)
+
+
+def _value(key: str, value: Any, where: str) -> Any:
+    if key == "rules":
+        items = value if isinstance(value, list) else [value]
+        return tuple(_build(Rule, item, f"rule {n} of {where}") for n, item in enumerate(items, 1))
+    if key in NESTED and value is not None:
+        return _build(NESTED[key], value, f"{key} of {where}")
+    if key == "keep_float":
+        return tuple([value] if isinstance(value, str) else value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,111 @@
+"""Turn what observers saw into scales and zero points, for a whole prepared graph.
+
+Activations first, weights after them: a weight's scale must leave room for the bias, which is
+stored as int32 in units of input scale * weight scale. Where weights are near 0 beside an ordinary
+bias (dead channels) the scale of those channels is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from fxquant.errors import CalibrationError, Problem
+from fxquant.ir.edit import get_attribute, is_attribute, tensor_at
+from fxquant.ir.printer import format_node
+from fxquant.ir.source import source_text
+from fxquant.quant.arithmetic import Parameters, wide_enough_for_bias
+from fxquant.quant.constraints import annotation_of, roles
+from fxquant.quant.fake_quantize import FakeQuantize
+
+
+def fake_quantizes(graph_module: GraphModule) -> Iterator[tuple[Node, FakeQuantize]]:
+    """Every call of a FakeQuantize with its module, in order."""
+    for node in graph_module.graph.nodes:
+        if node.op == "call_module":
+            module = get_attribute(graph_module, str(node.target))
+            if isinstance(module, FakeQuantize):
+                yield node, module
+
+
+def settle(graph_module: GraphModule) -> None:
+    """Give every FakeQuantize its scale and zero point.
+
+    Raises:
+        CalibrationError: observers that saw nothing, or NaN or infinity; all of them are listed.
+    """
+    check_observers(graph_module)
+    calls = list(fake_quantizes(graph_module))
+    for _, module in calls:
+        if not module.constant and not module.assigned:
+            module.take_parameters()
+    for node, module in calls:
+        if module.constant and not module.is_fixed:
+            _settle_constant(graph_module, node, module)
+
+
+def check_observers(graph_module: GraphModule) -> None:
+    """Raise the error of `settle`, if there is one."""
+    found: dict[str, Problem] = {}
+    for node, module in fake_quantizes(graph_module):
+        what = module.problem()
+        if what is not None:
+            value = node.all_input_nodes[0]
+            text = f"@{node.target} {what}"
+            found.setdefault(
+                str(node.target),
+                Problem(text, format_node(value, graph_module), source_text(value)),
+            )
+    if found:
+        raise CalibrationError(
+            f"{len(found)} observers cannot tell a range",
+            fix="calibrate(prepared, data) with data that reach every operator and are finite",
+            problems=found.values(),
+        )
+
+
+def _settle_constant(root: GraphModule, node: Node, module: FakeQuantize) -> None:
+    value = node.all_input_nodes[0]
+    module.observer.reset()
+    module.observer(tensor_at(root, value))
+    found = module.observer.parameters_of()
+    scale = found.scale
+    for user in node.users:
+        scale = _with_room_for_bias(root, user, node, scale)
+    module.set_parameters(Parameters(scale, found.zero_point))
+
+
+def _with_room_for_bias(root: GraphModule, user: Node, weight: Node, scale: Tensor) -> Tensor:
+    by_role = {role.kind: operand.node for operand, role in roles(user)}
+    bias, source = by_role.get("int32"), by_role.get("asymmetric")
+    if bias is None or source is None or not is_attribute(bias):
+        return scale
+    grid = grid_of(root, source)
+    if grid is None:
+        return scale
+    least = tensor_at(root, bias)
+    if scale.dim() == 0:
+        least = least.abs().amax()
+    return wide_enough_for_bias(scale, least, float(grid.scale))
+
+
+def grid_of(root: GraphModule, value: Node) -> FakeQuantize | None:
+    """The FakeQuantize whose grid a value lies on, looked up through operators that only move
+    it."""
+    if value.op == "call_module":
+        module = get_attribute(root, str(value.target))
+        if isinstance(module, FakeQuantize):
+            return module
+    annotation = annotation_of(value)
+    if annotation is None or not annotation.output.moves:
+        return None
+    return grid_of(root, value.all_input_nodes[0])
+
+
+def flags(graph_module: GraphModule) -> Tensor:
+    """The first bad batch of any observer as one number on the host; negative: none."""
+    marks = [m.observer.bad_batch for _, m in fake_quantizes(graph_module) if not m.is_fixed]
+    return torch.stack(marks).amax() if marks else torch.tensor(-1)
