@@ -26,6 +26,8 @@ class Difference:
         relative: the largest difference of floats over the largest magnitude in its tensor.
         signal: sum of squares of the expected values.
         noise: sum of squares of the differences.
+        product: sum of products of expected and found values.
+        power: sum of squares of the found values.
     """
 
     count: int = 0
@@ -55,48 +57,62 @@ class Difference:
         length = math.sqrt(self.signal * self.power)
         return self.product / length if length else 1.0
 
-    def add(self, found: Tensor, expected: Tensor, *, zero_point: int = 0) -> bool:
-        """Compare two tensors of one shape; whether they are the same, bit by bit.
-
-        >>> difference = Difference()
-        >>> difference.add(torch.tensor([1, 2]), torch.tensor([1, 4]))
-        False
-        >>> difference.agreement, difference.steps
-        (0.5, 2)
-        """
-        self.count += expected.numel()
-        if _same(found, expected):
-            self.equal += expected.numel()
-            self._add_powers(expected.to(torch.float64) - zero_point, None)
-            return True
-        first = found.to(torch.float64) - zero_point
-        second = expected.to(torch.float64) - zero_point
-        gap = (first - second).abs()
-        if expected.dtype.is_floating_point:
-            self._add_floats(first, second, gap)
-        else:
-            self.equal += int((gap == 0).sum())
-            self.steps = max(self.steps, int(gap.max()))
-        self._add_powers(second, first)
-        return False
-
-    def _add_floats(self, first: Tensor, second: Tensor, gap: Tensor) -> None:
-        alike = (first == second) | (first.isnan() & second.isnan())
-        gap = torch.where(alike, 0.0, gap.nan_to_num(math.inf, math.inf))
-        finite = second[second.isfinite()].abs()
-        largest = float(finite.max()) if finite.numel() else 0.0
-        relative = float(gap.max()) / largest if largest else math.inf
-        self.equal += int((gap <= FLOAT_TOLERANCE * largest).sum())
-        self.relative = max(self.relative, relative)
-
-    def _add_powers(self, expected: Tensor, found: Tensor | None) -> None:
-        expected = expected.nan_to_num(0.0, 0.0, 0.0)
-        found = expected if found is None else found.nan_to_num(0.0, 0.0, 0.0)
-        self.signal += float(expected.square().sum())
-        self.power += float(found.square().sum())
-        self.product += float((expected * found).sum())
-        self.noise += float((expected - found).square().sum())
+    def add(self, other: Difference) -> None:
+        """Take the difference of further values in."""
+        self.count += other.count
+        self.equal += other.equal
+        self.steps = max(self.steps, other.steps)
+        self.relative = max(self.relative, other.relative)
+        self.signal += other.signal
+        self.noise += other.noise
+        self.product += other.product
+        self.power += other.power
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
+def difference_between(found: Tensor, expected: Tensor, *, zero_point: int = 0) -> Difference:
+    """Compare two tensors of one shape; integers count from their zero point.
+
+    >>> difference = difference_between(torch.tensor([1, 2]), torch.tensor([1, 4]))
+    >>> difference.agreement, difference.steps
+    (0.5, 2)
+    """
+    count = expected.numel()
+    second = expected.to(torch.float64) - zero_point
+    if same_bits(found, expected):
+        power = float(_finite(second).square().sum())
+        return Difference(count, count, signal=power, power=power, product=power)
+    first = found.to(torch.float64) - zero_point
+    gap = (first - second).abs()
+    if expected.dtype.is_floating_point:
+        alike, steps = _agreement(first, second, gap), 0
+    else:
+        alike, steps = (int((gap == 0).sum()), 0.0), int(gap.max())
+    first, second = _finite(first), _finite(second)
+    return Difference(
+        count,
+        equal=alike[0],
+        steps=steps,
+        relative=alike[1],
+        signal=float(second.square().sum()),
+        noise=float((first - second).square().sum()),
+        product=float((first * second).sum()),
+        power=float(first.square().sum()),
+    )
+
+
+def same_bits(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors are the same; NaN equals nothing, itself included."""
     return found.dtype == expected.dtype and torch.equal(found, expected)
+
+
+def _agreement(first: Tensor, second: Tensor, gap: Tensor) -> tuple[int, float]:
+    """How many floats agree, and the largest difference over the largest finite value."""
+    alike = (first == second) | (first.isnan() & second.isnan())
+    gap = torch.where(alike, 0.0, gap.nan_to_num(math.inf, math.inf))
+    largest, worst = float(_finite(second).abs().max()), float(gap.max())
+    relative = worst / largest if largest else math.inf if worst else 0.0
+    return int((gap <= FLOAT_TOLERANCE * largest).sum()), relative
+
+
+def _finite(values: Tensor) -> Tensor:
+    return values.nan_to_num(0.0, 0.0, 0.0)

@@ -237,6 +237,7 @@ class _Walk:
         )
 
 
+_DIALECT = Row.__module__.rpartition(".")[0]
 _SILENT = ("constant", "bind", "unbind")  # these say what a tensor means, and compute nothing
 
 
@@ -249,7 +250,9 @@ def output_names(graph_module: GraphModule, count: int) -> tuple[str, ...]:
 
 
 def _function(node: Node) -> str:
-    return getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+    """The name of the dialect's function that a node calls; torch has functions of equal names."""
+    module = getattr(node.target, "__module__", None) or ""
+    return getattr(node.target, "__name__", "") if module.startswith(_DIALECT) else ""
 
 
 def _name(node: Node) -> str:

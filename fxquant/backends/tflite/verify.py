@@ -24,9 +24,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from fxquant.backends.tflite.contents import FileTensor
+from fxquant.backends.tflite.contents import FileModel, FileTensor
 from fxquant.backends.tflite.dialect.values import QTensor, Value
-from fxquant.backends.tflite.differences import Difference
+from fxquant.backends.tflite.differences import Difference, difference_between, same_bits
 from fxquant.backends.tflite.flatbuffer import to_segments
 from fxquant.backends.tflite.interpreter import Kernels, LiteRT, Source
 from fxquant.backends.tflite.kernels.selection import use_kernels
@@ -73,6 +73,7 @@ def verify(
     report = VerifyReport(chosen, notes=[reason] if reason else [])
     source = to_segments(contents.model) if model is None else model
     with LiteRT(source, kernels=chosen, preserve=True, isolate=isolate) as runtime:
+        _require_same_tensors(contents.model, runtime.model)
         check = _Comparison(graph_module, contents, runtime, report)
         with torch.no_grad(), use_kernels(chosen):
             for sample in data:
@@ -198,8 +199,13 @@ class _Comparison:
             if row.mismatch:
                 return _Pair(ours, ours, False)
             zero_point = first.offset if isinstance(first, QTensor) and first.axis is None else 0
-            same &= row.chained.add(_data(first), expected, zero_point=zero_point)
-            row.alone.add(_data(second), expected, zero_point=zero_point)
+            chained = difference_between(_data(first), expected, zero_point=zero_point)
+            by_itself = chained
+            if second is not first:
+                by_itself = difference_between(_data(second), expected, zero_point=zero_point)
+            row.chained.add(chained)
+            row.alone.add(by_itself)
+            same &= same_bits(_data(first), expected)
             theirs.append(
                 first._replace(values=expected) if isinstance(first, QTensor) else expected
             )
@@ -212,7 +218,8 @@ class _Comparison:
         results = node.args[0] if isinstance(node.args[0], list | tuple) else (node.args[0],)
         nodes = [each for each in results if isinstance(each, Node)]
         for row, each, found in zip(self.report.outputs, nodes, outputs, strict=True):
-            row.simulated.add(torch.from_numpy(np.asarray(found)), _data(values[each].ours))
+            ours = _data(values[each].ours)
+            row.simulated.add(difference_between(torch.from_numpy(np.asarray(found)), ours))
 
     def compare_reference(
         self, sample: Any, reference: Reference, outputs: Sequence[Array]
@@ -228,7 +235,20 @@ class _Comparison:
         ):
             real = _same_layout(_real(found, tensors[index]), wanted)
             row.reference = row.reference or Difference()
-            row.reference.add(real, wanted.detach().to(real.dtype))
+            row.reference.add(difference_between(real, wanted.detach().to(real.dtype)))
+
+
+def _require_same_tensors(written: FileModel, found: FileModel) -> None:
+    """Refuse a file of another graph: nothing in it could be compared."""
+    mine, theirs = (
+        [(each.name, each.shape, each.dtype) for each in model.main.tensors]
+        for model in (written, found)
+    )
+    if mine != theirs:
+        raise InputError(
+            "the file was not written from this graph: its tensors are others",
+            fix="write the file again, or give None to have it written",
+        )
 
 
 def _row(node: Node) -> OperatorRow:

@@ -155,7 +155,9 @@ class VerifyReport:
         """The comparison for a rich console."""
         notes = [Text(f"note: {note}", style="dim") for note in self.notes]
         problems = [Text("\n".join(problem.lines()), style="red") for problem in self.problems()]
-        return Group(self._operators(), self._outputs(), Text(self.summary()), *notes, *problems)
+        blank = Text("")
+        tables = (self._operators(), blank, self._outputs(), blank)
+        return Group(*tables, Text(self.summary()), *notes, *problems)
 
     def _operators(self) -> Table:
         table = _table("operator", "node", "type", "alone", "from the start")
