@@ -11,6 +11,7 @@ problems of a graph in one error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -74,17 +75,16 @@ def _zero_point_outside(kind: TensorType) -> str:
     if kind.quantization is None or kind.dtype not in _INTEGERS:
         return ""
     limits = torch.iinfo(kind.dtype)
-    wrong = [
-        point for point in kind.quantization.zero_point if not limits.min <= point <= limits.max
-    ]
+    points = set(kind.quantization.zero_point)
+    wrong = sorted(point for point in points if not limits.min <= point <= limits.max)
     name = str(kind.dtype).removeprefix("torch.")
     return f"the zero point {wrong[0]} is outside of {name}" if wrong else ""
 
 
 def _bad_scale(kind: TensorType) -> str:
-    scales = kind.quantization.scale if kind.quantization else ()
-    # A comparison that NaN fails too; XNNPACK refuses a whole model for one such channel.
-    wrong = [scale for scale in scales if not 0 < scale < float("inf")]
+    """One such channel makes XNNPACK refuse the whole model."""
+    scales = set(kind.quantization.scale) if kind.quantization else set()
+    wrong = [scale for scale in scales if not 0 < scale < math.inf]  # true for NaN, too
     return f"the scale {wrong[0]} is not above 0 and finite" if wrong else ""
 
 

@@ -9,10 +9,13 @@ import torch
 from torch.fx import GraphModule
 
 from fxquant.backends.tflite import dialect as tfl
-from fxquant.backends.tflite.contents import DTYPE_CODES
+from fxquant.backends.tflite.contents import DTYPE_CODES, OPERATOR_NAMES
 from fxquant.backends.tflite.dialect import QType
+from fxquant.backends.tflite.dialect.table import ROWS
 from fxquant.backends.tflite.interpreter import Kernels, LiteRT
+from fxquant.backends.tflite.options import camel, union_of
 from fxquant.backends.tflite.reader import read_bytes
+from fxquant.backends.tflite.runtime_versions import RELEASES
 from fxquant.backends.tflite.serialize import contents_of, serialize
 from fxquant.errors import InvalidGraph, UnsupportedOp
 from tests.backends.tflite.hand_graph import (
@@ -243,3 +246,14 @@ def test_scalar_results() -> None:
         found = LiteRT(serialize(net), kernels=kernels).run([np.full((1, 1), 3, np.float32)])
         assert found["output"].shape == ()
         assert found["output"] == 3
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_every_row_can_be_written(name: str) -> None:
+    row = ROWS[name]
+    builtin = OPERATOR_NAMES[row.code]
+    assert max([1, *row.versions.values()]) <= len(RELEASES[builtin].split())
+    if row.table is not None:
+        assert union_of(row.table) in (1, 2)
+        for option in row.options:
+            assert hasattr(tflite, f"{row.table}Add{camel(option.name)}")
