@@ -35,7 +35,7 @@ from fxquant.backends.tflite.dialect.table import ROWS
 from fxquant.backends.tflite.flatbuffer import INLINE_LIMIT, to_segments
 from fxquant.backends.tflite.runtime_versions import min_runtime_version
 from fxquant.backends.tflite.tensors import TensorTable
-from fxquant.backends.tflite.traps import faults, problem, problems_of, refuse
+from fxquant.backends.tflite.traps import faults, output_problems, problem, problems_of, refuse
 from fxquant.errors import InvalidGraph, Problem
 from fxquant.ir.edit import tensor_at
 from fxquant.ir.printer import format_node
@@ -205,7 +205,10 @@ class _Walk:
         """The outputs of the file, in the user's order."""
         results = node.args[0]
         several = results if isinstance(results, list | tuple) else (results,)
-        self.outputs = [self.tensor(each) for each in several if isinstance(each, Node)]
+        nodes = [each for each in several if isinstance(each, Node)]
+        self.outputs = [self.tensor(each) for each in nodes]
+        for each in nodes:
+            self.problems.extend(output_problems(each, type_of))
 
     def model(self) -> FileModel:
         """The file's contents."""

@@ -36,6 +36,17 @@ def problems_of(node: Node, call: Call) -> list[Problem]:
     return [problem(node, reason) for reason in dict.fromkeys(reasons)]
 
 
+def output_problems(node: Node, type_of: Callable[[Node], TensorType]) -> list[Problem]:
+    """Why a value must not be an output of the file."""
+    source = node.args[0] if node.args else None
+    name = getattr(node.target, "__name__", "")
+    if name != "dequantize" or not isinstance(source, Node):
+        return []
+    if type_of(source).dtype != torch.float16:
+        return []
+    return [problem(node, "XNNPACK cannot run a DEQUANTIZE of 16-bit floats that is an output")]
+
+
 def problem(node: Node, reason: str) -> Problem:
     """A reason with the node and the user's line."""
     return Problem(reason, node=format_node(node), source=source_text(node))
