@@ -17,6 +17,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from fxquant.errors import InvalidGraph
+from fxquant.ir.graph_module import empty_stage
 from fxquant.ir.state import copy_state
 
 CURRENT_PASS: contextvars.ContextVar[str | None] = contextvars.ContextVar("pass", default=None)
@@ -203,7 +204,7 @@ def make_graph_module(root: nn.Module, graph: Graph, name: str = "GraphModule") 
     `torch.fx` copies only what the graph reads; a checkpoint of the user's model must keep loading,
     so nothing is dropped here.
     """
-    graph_module = GraphModule(nn.Module(), Graph(), name)
+    graph_module = empty_stage(name)
     graph_module._parameters.update(root._parameters)
     graph_module._buffers.update(root._buffers)
     graph_module._non_persistent_buffers_set.update(root._non_persistent_buffers_set)

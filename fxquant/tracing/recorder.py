@@ -94,11 +94,12 @@ class Recorder(TorchFunctionMode):
         self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: Any, result: Any
     ) -> None:
         """Record the call of a leaf module that has just been run."""
-        traced = any(self.values.is_traced(t) for t in tensors_in((args, kwargs)))
-        if not traced and not module._parameters and not module._buffers and not module.training:
-            return
-        self._refuse_autocast()
-        self.emit("call_module", path, path.replace(".", "_"), args, kwargs, result)
+        with torch._C.DisableTorchFunction():
+            traced = any(self.values.is_traced(t) for t in tensors_in((args, kwargs)))
+            constant = not (module._parameters or module._buffers or module.training)
+            if traced or not constant:
+                self._refuse_autocast()
+                self.emit("call_module", path, path.replace(".", "_"), args, kwargs, result)
 
     def emit(
         self,

@@ -6,7 +6,6 @@ numbers. `Snapshot.take` notes all of it before, `restore` undoes it after, also
 
 from __future__ import annotations
 
-import contextlib
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,22 +15,21 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 
-def _version(tensor: torch.Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
-
-
 @dataclass
 class SavedTensor:
-    """A tensor of the model, a copy of its values, and how often it had been written."""
+    """A tensor of the model and a copy of its values."""
 
     tensor: torch.Tensor
     copy: torch.Tensor
-    version: int | None
 
     def restore(self) -> None:
-        """Write the values back, if they were overwritten."""
-        if self.version is None or self.tensor._version != self.version:
-            with torch.no_grad(), contextlib.suppress(RuntimeError):
+        """Write the values back, if they were overwritten.
+
+        Batch norm writes its statistics without counting up the tensor's version, so values are
+        compared.
+        """
+        if not torch.equal(self.tensor, self.copy):
+            with torch.no_grad():
                 self.tensor.copy_(self.copy)
 
 
@@ -76,7 +74,7 @@ class Snapshot:
             }
             attributes.append((module, dict(module.__dict__), contents))
         buffers = {
-            id(buffer): SavedTensor(buffer, buffer.detach().clone(), _version(buffer))
+            id(buffer): SavedTensor(buffer, buffer.detach().clone())
             for buffer in model.buffers()
         }
         state = RandomState.take()
@@ -90,7 +88,7 @@ class Snapshot:
     def protect(self, tensor: torch.Tensor) -> None:
         """Copy a parameter that is about to be written."""
         if id(tensor) not in self.buffers and id(tensor) not in self.written:
-            saved = SavedTensor(tensor, tensor.detach().clone(), _version(tensor))
+            saved = SavedTensor(tensor, tensor.detach().clone())
             self.written[id(tensor)] = saved
 
     def protect_alias(self, tensor: torch.Tensor) -> None:

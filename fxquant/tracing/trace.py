@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -110,7 +111,8 @@ def _compiled_code_off() -> contextlib.AbstractContextManager[Any]:
     """Let `torch.compile`d parts run as plain Python; importing dynamo takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 class _Trace:
@@ -178,7 +180,9 @@ class _Trace:
         for module in self.model.modules():
             module._backward_hooks.clear()
             module._backward_pre_hooks.clear()
-        with torch.enable_grad(), _compiled_code_off():
+        with torch.enable_grad(), _compiled_code_off(), warnings.catch_warnings():
+            # a fake copy of a computed weight looks at its .grad
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
             yield
 
     def _finish(self, result: Any) -> Signature:
