@@ -96,6 +96,14 @@ def types_of(node: Node) -> tuple[TensorType, ...]:
     return tuple(each if isinstance(each, TensorType) else _type_of_value(each) for each in several)
 
 
+def input_type(placeholder: Node) -> TensorType:
+    """The type of an input; its `bind` says the scale and zero point."""
+    bound = {type_of(user) for user in placeholder.users if _function(user) == "bind"}
+    if len(bound) > 1:
+        raise _wrong(placeholder, "is bound to two different quantizations")
+    return next(iter(bound), None) or type_of(placeholder)
+
+
 def row_of(node: Node) -> Row | None:
     """The row of the operator that a node calls; None for `constant`, `bind`, `getitem`, …"""
     return ROWS.get(_function(node))
@@ -193,10 +201,7 @@ class _Walk:
 
     def placeholder(self, node: Node) -> None:
         """An input of the file; `bind` nodes say its scale and zero point."""
-        bound = {type_of(user) for user in node.users if _function(user) == "bind"}
-        if len(bound) > 1:
-            raise _wrong(node, "is bound to two different quantizations")
-        kind = next(iter(bound), None) or type_of(node)
+        kind = input_type(node)
         index = self.table.activation(str(node.target), kind)
         self.tensors[node] = (index,)
         self.inputs.append((str(node.target), index))

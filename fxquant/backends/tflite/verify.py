@@ -25,17 +25,17 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from fxquant.backends.tflite.contents import FileModel, FileTensor
-from fxquant.backends.tflite.dialect.values import QTensor, Value
+from fxquant.backends.tflite.dialect import QTensor, Value, use_kernels
 from fxquant.backends.tflite.differences import Difference, difference_between, same_bits
 from fxquant.backends.tflite.flatbuffer import to_segments
 from fxquant.backends.tflite.interpreter import Kernels, LiteRT, Source
-from fxquant.backends.tflite.kernels.selection import use_kernels
 from fxquant.backends.tflite.litert_session import Array
 from fxquant.backends.tflite.reference_limits import why_not_reference
+from fxquant.backends.tflite.sample_inputs import call_arguments, flat_inputs
 from fxquant.backends.tflite.serialize import Contents, contents_of, row_of
 from fxquant.backends.tflite.verify_report import OperatorRow, OutputRow, VerifyReport
 from fxquant.errors import InputError
-from fxquant.ir.edit import code_generator, tensor_at
+from fxquant.ir.edit import tensor_at
 from fxquant.ir.printer import format_node, format_type
 from fxquant.ir.source import source_text
 
@@ -86,25 +86,6 @@ def verify(
     return report
 
 
-def call_arguments(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A sample as the arguments of a call: a dict by name, a sequence by position.
-
-    >>> call_arguments({"x": 1}), call_arguments((1, 2)), call_arguments(3)
-    (((), {'x': 1}), ((1, 2), {}), ((3,), {}))
-    """
-    if isinstance(sample, Mapping):
-        return (), dict(sample)
-    return (tuple(sample) if isinstance(sample, list | tuple) else (sample,)), {}
-
-
-def flat_inputs(graph_module: GraphModule, sample: Any) -> tuple[Tensor, ...]:
-    """The values of the placeholders for a sample."""
-    args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, call_arguments(sample))
-    signature = getattr(code_generator(graph_module.graph), "signature", None)
-    flat = (*args, *kwargs.values()) if signature is None else signature.flatten(args, kwargs)
-    return tuple(flat)
-
-
 @dataclass
 class _Pair:
     """A value as the graph computed it and as the runtime did; `same` when bit-identical."""
@@ -143,9 +124,7 @@ class _Comparison:
     def sample(self, sample: Any, reference: Reference | None) -> None:
         """Run both on one sample and add what differs to the rows."""
         inputs = flat_inputs(self.graph_module, sample)
-        outputs = list(
-            self.runtime.run([value.detach().cpu().numpy() for value in inputs]).values()
-        )
+        outputs = list(self.runtime.run([value.numpy() for value in inputs]).values())
         values: dict[Node, _Pair] = {}
         given = iter(inputs)
         for node in self.graph_module.graph.nodes:
@@ -225,7 +204,7 @@ class _Comparison:
         self, sample: Any, reference: Reference, outputs: Sequence[Array]
     ) -> None:
         """Add the float model's outputs to the rows of the outputs."""
-        args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, call_arguments(sample))
+        args, kwargs = call_arguments(sample)
         leaves = pytree.tree_leaves(reference(*args, **kwargs))
         expected = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         tensors = self.contents.model.main.tensors
