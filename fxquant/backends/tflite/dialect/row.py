@@ -228,6 +228,6 @@ class Call:
 
 
 def _constant(argument: Any, operand: Operand) -> NumpyArray:
-    """A Python argument as the constant tensor of the operand's rank; a number may stand for [n]."""
+    """A Python argument as a constant tensor; a number may stand for a vector of one."""
     array = np.asarray(argument, operand.dtype)
     return array.reshape(array.size) if operand.constant == 1 else array

@@ -49,7 +49,7 @@ ARITHMETIC = (
         "x y",
         "DivOptions",
         ACTIVATION,
-        kinds="f32 qu8 i32",
+        kinds="f32 i32",
         versions={"broadcast rank 5": 2},
         refusals=(*_BROADCAST, "activation"),
     ),

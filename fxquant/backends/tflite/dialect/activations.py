@@ -1,0 +1,136 @@
+"""Activations and normalizations; each has its own scale for the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..kernels.hard_swish import hard_swish_integers
+from ..kernels.lookup import table_lookup
+from ..kernels.rectify import leaky_relu_integers, prelu_integers, relu_integers
+from ..kernels.requantize import bounds_of
+from ..kernels.softmax import softmax_integers
+from .values import QTensor, QType, Value, needs_out, operator, real_of
+
+
+def _rectified(x: Value, activation: str, out: QType | None) -> Value:
+    if isinstance(x, QTensor):
+        return relu_integers(x, needs_out(out, activation.lower()), activation)
+    least, greatest = bounds_of(activation)
+    return x.clamp(least, greatest)
+
+
+@operator()
+def relu(x: Value, *, out: QType | None = None) -> Value:
+    """RELU."""
+    return _rectified(x, "RELU", out)
+
+
+@operator()
+def relu6(x: Value, *, out: QType | None = None) -> Value:
+    """RELU6: clamp to [0, 6]."""
+    return _rectified(x, "RELU6", out)
+
+
+@operator()
+def relu_n1_to_1(x: Value, *, out: QType | None = None) -> Value:
+    """RELU_N1_TO_1: clamp to [-1, 1]."""
+    return _rectified(x, "RELU_N1_TO_1", out)
+
+
+@operator()
+def relu_0_to_1(x: Value, *, out: QType | None = None) -> Value:
+    """RELU_0_TO_1: clamp to [0, 1]."""
+    return _rectified(x, "RELU_0_TO_1", out)
+
+
+@operator()
+def leaky_relu(x: Value, *, alpha: float, out: QType | None = None) -> Value:
+    """LEAKY_RELU."""
+    if isinstance(x, QTensor):
+        return leaky_relu_integers(x, alpha, needs_out(out, "leaky_relu"))
+    return functional.leaky_relu(x, alpha)
+
+
+@operator()
+def prelu(x: Value, alpha: Value, *, out: QType | None = None) -> Value:
+    """PRELU: alpha broadcasts to x."""
+    if isinstance(x, QTensor) and isinstance(alpha, QTensor):
+        return prelu_integers(x, alpha, needs_out(out, "prelu"))
+    data = real_of(x)
+    return torch.where(data >= 0, data, data * real_of(alpha))
+
+
+def _function(
+    x: Value, function: Callable[[Tensor], Tensor], out: QType | None, name: str
+) -> Value:
+    if isinstance(x, QTensor):
+        return table_lookup(x, function, needs_out(out, name))
+    return function(x)
+
+
+@operator()
+def elu(x: Value, *, out: QType | None = None) -> Value:
+    """ELU."""
+    return _function(x, functional.elu, out, "elu")
+
+
+@operator()
+def gelu(x: Value, *, approximate: bool = False, out: QType | None = None) -> Value:
+    """GELU, exact or by tanh."""
+    form = "tanh" if approximate else "none"
+    return _function(x, lambda data: functional.gelu(data, approximate=form), out, "gelu")
+
+
+@operator()
+def hard_swish(x: Value, *, out: QType | None = None) -> Value:
+    """HARD_SWISH: x * relu6(x + 3) / 6."""
+    if isinstance(x, QTensor):
+        return hard_swish_integers(x, needs_out(out, "hard_swish"))
+    return functional.hardswish(x)
+
+
+@operator()
+def logistic(x: Value, *, out: QType | None = None) -> Value:
+    """LOGISTIC: the sigmoid; int8 results have scale 1/256 and zero point -128."""
+    return _function(x, torch.sigmoid, out, "logistic")
+
+
+@operator()
+def tanh(x: Value, *, out: QType | None = None) -> Value:
+    """TANH."""
+    return _function(x, torch.tanh, out, "tanh")
+
+
+@operator()
+def softmax(x: Value, *, beta: float = 1.0, out: QType | None = None) -> Value:
+    """SOFTMAX over the last axis; int8 results have scale 1/256 and zero point -128."""
+    if isinstance(x, QTensor):
+        return softmax_integers(x, beta, needs_out(out, "softmax"))
+    return torch.softmax(x * beta if beta != 1 else x, dim=-1)
+
+
+@operator()
+def log_softmax(x: Tensor) -> Tensor:
+    """LOG_SOFTMAX over the last axis."""
+    return torch.log_softmax(x, dim=-1)
+
+
+@operator()
+def l2_normalization(x: Tensor) -> Tensor:
+    """L2_NORMALIZATION over the last axis."""
+    norm = x.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-6)
+    return x / norm
+
+
+@operator()
+def local_response_normalization(
+    x: Tensor, *, radius: int, bias: float = 1.0, alpha: float = 1.0, beta: float = 0.5
+) -> Tensor:
+    """LOCAL_RESPONSE_NORMALIZATION: over 2 * radius + 1 channels, summed and not averaged."""
+    squares = functional.pad(x.square(), (radius, radius))
+    window = squares.unfold(-1, 2 * radius + 1, 1).sum(-1)
+    return x * (bias + alpha * window) ** -beta

@@ -1,0 +1,107 @@
+"""Elementary functions of one operand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fxquant.errors import InvalidGraph
+
+from ..kernels.lookup import table_lookup, truncated_sqrt
+from ..kernels.rectify import abs_integers
+from .values import QTensor, QType, Value, data_of, needs_out, operator
+
+
+def _function(
+    x: Value, function: Callable[[Tensor], Tensor], out: QType | None, name: str
+) -> Value:
+    if isinstance(x, QTensor):
+        return table_lookup(x, function, needs_out(out, name))
+    return function(x)
+
+
+@operator()
+def exp(x: Value, *, out: QType | None = None) -> Value:
+    """EXP."""
+    return _function(x, torch.exp, out, "exp")
+
+
+@operator()
+def log(x: Value, *, out: QType | None = None) -> Value:
+    """LOG; integers that stand for 0 or less give the least result."""
+    return _function(x, torch.log, out, "log")
+
+
+@operator()
+def sqrt(x: Value, *, out: QType | None = None) -> Value:
+    """SQRT; integer results are cut off, not rounded."""
+    if isinstance(x, QTensor):
+        return truncated_sqrt(x, needs_out(out, "sqrt"))
+    return torch.sqrt(x)
+
+
+@operator()
+def rsqrt(x: Value, *, out: QType | None = None) -> Value:
+    """RSQRT."""
+    return _function(x, torch.rsqrt, out, "rsqrt")
+
+
+@operator()
+def square(x: Tensor) -> Tensor:
+    """SQUARE."""
+    return x * x
+
+
+@operator()
+def abs(x: Value, *, out: QType | None = None) -> Value:
+    """ABS."""
+    if isinstance(x, QTensor):
+        return abs_integers(x, needs_out(out, "abs"))
+    return torch.abs(x)
+
+
+@operator(keeps=True)
+def neg(x: Value) -> Value:
+    """NEG; raw integers where x is quantized, so its zero point must be 0."""
+    if isinstance(x, QTensor) and x.offset:
+        raise InvalidGraph(f"neg of {x.type}: the kernel negates raw values, so zero point 0 only")
+    result = -data_of(x)
+    return x.with_values(result) if isinstance(x, QTensor) else result
+
+
+@operator()
+def sign(x: Tensor) -> Tensor:
+    """SIGN."""
+    return torch.sign(x)
+
+
+@operator()
+def sin(x: Tensor) -> Tensor:
+    """SIN."""
+    return torch.sin(x)
+
+
+@operator()
+def cos(x: Tensor) -> Tensor:
+    """COS."""
+    return torch.cos(x)
+
+
+@operator()
+def floor(x: Tensor) -> Tensor:
+    """FLOOR."""
+    return torch.floor(x)
+
+
+@operator()
+def ceil(x: Tensor) -> Tensor:
+    """CEIL."""
+    return torch.ceil(x)
+
+
+@operator()
+def round(x: Tensor) -> Tensor:
+    """ROUND: half to even."""
+    return torch.round(x)

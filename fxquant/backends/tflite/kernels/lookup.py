@@ -1,0 +1,42 @@
+"""Functions of one 8-bit value as tables of 256 entries.
+
+    table[q] = clamp(round(f(s_in * (q - z_in)) / s_out) + z_out)
+
+Evaluated in float32, multiplied by the float32 reciprocal of the output's scale, rounded half away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .fixed_point import round_half_away
+from .quantized import QTensor, QType, quantized
+from .requantize import RANGES, float32
+
+Function = Callable[[Tensor], Tensor]
+
+
+def table_lookup(x: QTensor, function: Function, out: QType) -> QTensor:
+    """The table applied to every element."""
+    low, high = RANGES[x.dtype]
+    entries = torch.arange(low, high + 1, dtype=torch.int64)
+    arguments = x.scale * (entries - x.offset).to(torch.float32)
+    scaled = function(arguments) * (1 / float32(out.scale))
+    return _apply(x, round_half_away(scaled).nan_to_num(0.0) + out.zero_point, out)
+
+
+def truncated_sqrt(x: QTensor, out: QType) -> QTensor:
+    """SQRT: divided by the output's scale and cut off, not rounded."""
+    low, high = RANGES[x.dtype]
+    entries = torch.arange(low, high + 1, dtype=torch.int64)
+    roots = (x.scale * (entries - x.offset).clamp(min=0).to(torch.float32)).sqrt()
+    return _apply(x, torch.trunc(roots / float32(out.scale)) + out.zero_point, out)
+
+
+def _apply(x: QTensor, table: Tensor, out: QType) -> QTensor:
+    low, _ = RANGES[x.dtype]
+    entries = table.clamp(*RANGES[out.torch_dtype]).to(torch.int64).to(out.torch_dtype)
+    return quantized(entries[x.values.to(torch.int64) - low], out)

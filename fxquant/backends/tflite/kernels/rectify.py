@@ -1,0 +1,47 @@
+"""The RELU family, LEAKY_RELU, PRELU and ABS of 8- and 16-bit values: rescaled piece by piece."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .quantized import QTensor, QType
+from .requantize import finish, float32, twice
+from .selection import kernels
+
+
+def _ratio(x: QTensor, out: QType) -> Tensor:
+    return (x.scale / float32(out.scale)).to(torch.float64)
+
+
+def relu_integers(x: QTensor, out: QType, activation: str) -> QTensor:
+    """RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1: rescale, then clamp to the activation's range."""
+    return finish(twice(x.centered(), _ratio(x, out)), out, activation)
+
+
+def leaky_relu_integers(x: QTensor, alpha: float, out: QType) -> QTensor:
+    """One multiplier for each sign; a delegate's has 8 fractional bits."""
+    centered = x.centered()
+    if kernels.get() == "xnnpack" and x.dtype == torch.int8:
+        ratio = x.scale / float32(out.scale)
+        above, below = (
+            torch.round(256 * part).to(torch.int64) for part in (ratio, ratio * float32(alpha))
+        )
+        slope = torch.where(centered >= 0, above, below)
+        return finish((centered * slope + 128) >> 8, out)
+    slope = ((x.scale * float32(alpha)) / float32(out.scale)).to(torch.float64)
+    below = twice(centered, slope.abs()) * int(torch.sign(slope))
+    return finish(torch.where(centered >= 0, twice(centered, _ratio(x, out)), below), out)
+
+
+def prelu_integers(x: QTensor, alpha: QTensor, out: QType) -> QTensor:
+    """Below zero the product with alpha, rescaled at once."""
+    centered = x.centered()
+    product_ratio = ((x.scale * alpha.scale) / float32(out.scale)).to(torch.float64)
+    below = twice(centered * alpha.centered(), product_ratio)
+    return finish(torch.where(centered >= 0, twice(centered, _ratio(x, out)), below), out)
+
+
+def abs_integers(x: QTensor, out: QType) -> QTensor:
+    """|x| rescaled."""
+    return finish(twice(x.centered().abs(), _ratio(x, out)), out)
