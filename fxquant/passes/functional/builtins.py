@@ -10,7 +10,7 @@ torch.tensor([1, 2])  -> a constant
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import GetSetDescriptorType
+from types import GetSetDescriptorType, MethodDescriptorType
 from typing import Any
 
 import torch
@@ -196,6 +196,8 @@ def _setitem(engine: Engine, function: Any, args: Arguments, kwargs: Keywords) -
 def _where(engine: Engine, function: Any, args: Arguments, kwargs: Keywords) -> Any:
     if len(args) + len(kwargs) == 1:
         raise Unsupported("torch.where(condition) has a shape that depends on the data")
+    if isinstance(function, MethodDescriptorType):  # x.where(condition, other)
+        args = (args[1], args[0], *args[2:]) if len(args) > 1 else args
     return _operator(engine, function, "where", engine.lift(args), engine.lift(kwargs))
 
 

@@ -86,6 +86,8 @@ class Engine:
         self._made: list[Node] = []
         self._aliases: dict[int, Alias] = {}
         self._paths = _paths(root)
+        self._state_names = set(root.state_dict(keep_vars=True))
+        self._kept: list[Tensor] = []  # An id stays taken only as long as its object lives.
         self._without_gradient: set[Node] = set()
         self._detached: dict[Node, Node] = {}
 
@@ -127,13 +129,16 @@ class Engine:
         return tensor
 
     def _adopt(self, tensor: Tensor) -> Alias:
+        with self.real():
+            plain = tensor.detach()
         path = self._paths.get(id(tensor))
         state = path if path is not None and path in self._state_names else None
         if path is None:
             path = free_name(self.root, "constant")
-            self.root.register_buffer(path, tensor.detach(), persistent=False)
+            self.root.register_buffer(path, plain, persistent=False)
             self._paths[id(tensor)] = path
-        fake = self.fake_mode.from_tensor(tensor.detach(), static_shapes=True)
+            self._kept.append(tensor)
+        fake = self.fake_mode.from_tensor(plain, static_shapes=True)
         node = self.graph.create_node("get_attr", path, (), {})
         node.meta["val"] = fake
         self._inherit(node)
@@ -141,10 +146,6 @@ class Engine:
         found = Alias(fake, node, state=state)
         self._aliases[id(fake)] = found
         return found
-
-    @property
-    def _state_names(self) -> set[str]:
-        return set(self.root.state_dict(keep_vars=True))
 
     # Nodes.
 

@@ -47,7 +47,7 @@ class Interpreter:
         Raises:
             UnsupportedOp: some nodes cannot be written in the core dialect; all are listed.
         """
-        with torch.no_grad(), self.engine.fake_mode:
+        with torch.enable_grad(), self.engine.fake_mode:
             for node in self.root.graph.nodes:
                 self.engine.begin(node)
                 self._visit(node)
@@ -91,6 +91,8 @@ class Interpreter:
             receiver = self.engine.lift(args[0])
             with self.interception:
                 return getattr(receiver, str(node.target))(*args[1:], **kwargs)
+        if node.target is torch.is_grad_enabled:
+            return self.engine.gradients
         if isinstance(node.target, HigherOrderOperator):
             raise Unsupported(f"{node.target} calls functions as values")
         assert callable(node.target)

@@ -56,6 +56,8 @@ NUMPY_NAMES: dict[str, tuple[str, ...]] = {
     "self": ("input", "x", "a", "x1"), "other": ("x2",), "dim": ("axis",), "keepdim": ("keepdims",),
     "dims": ("axis", "dim"), "end": ("stop",),
 }  # fmt: skip
+# Builtins whose second argument is a dimension if it is an integer, and `unbiased` if it is a bool.
+DIMENSION_OR_FLAG = frozenset({"std", "var", "std_mean", "var_mean"})
 # Arguments of builtins that say nothing about the value.
 IGNORED = frozenset({"requires_grad"})
 
@@ -88,6 +90,8 @@ def _synonym(name: str) -> str:
 
 
 def _packed(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if name in DIMENSION_OR_FLAG and len(args) > 1 and type(args[1]) is int:
+        return (args[0], [args[1]], *args[2:])
     start = INTEGERS_FROM.get(name)
     if start is None or len(args) <= start or not isinstance(args[start], int | torch.SymInt):
         return args

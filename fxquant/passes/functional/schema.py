@@ -27,7 +27,7 @@ class Parameter(NamedTuple):
     name: str
     is_list: bool
     length: int | None
-    is_float: bool
+    kind: str
     keyword_only: bool
     default: Any
     writes: bool
@@ -38,6 +38,7 @@ class _Missing:
 
 
 MISSING = _Missing()
+NUMBERS = frozenset({"float", "number"})
 # Beside these, `dim` counts the dimensions of the first tensor.
 ONE_MORE_DIMENSION = frozenset({"unsqueeze", "stack"})
 OWN_DIMENSIONS = frozenset({"cosine_similarity", "diag_embed", "unflatten"})
@@ -56,7 +57,7 @@ def _parameter(argument: Any) -> Parameter:
         argument.name,
         kind.startswith("List["),
         argument.N,
-        kind.startswith("float"),
+        kind.removesuffix("]"),
         argument.kwarg_only,
         argument.default_value if argument.has_default_value() else MISSING,
         argument.alias_info is not None and argument.alias_info.is_write,
@@ -93,8 +94,10 @@ def _literal(parameter: Parameter, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return [value] * (parameter.length or 1)
         return list(value) if isinstance(value, tuple | list) else value
-    if parameter.is_float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if parameter.kind in NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
+        default = parameter.default
+        usual = value == default and not isinstance(default, bool)
+        return default if usual else float(value) if parameter.kind == "float" else value
     return value
 
 

@@ -27,8 +27,11 @@ def traced(
     kwargs: Mapping[str, Any],
     *,
     pre_dispatch: bool = True,
+    without: OpOverload | None = None,
 ) -> Any:
     """Call a function by way of the operators that it calls.
+
+    With `without`, the result is None if that operator is among them: it has no parts.
 
     Raises:
         Unsupported: it cannot be traced, or calls something other than operators.
@@ -46,6 +49,8 @@ def traced(
     except Exception as error:
         name = getattr(function, "__name__", str(function))
         raise Unsupported(f"{name} has no ATen form: {_first_line(error)}") from error
+    if without is not None and any(node.target is without for node in graph_module.graph.nodes):
+        return None
     return _inline(engine, graph_module, tensors)
 
 

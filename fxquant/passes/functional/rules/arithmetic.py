@@ -82,10 +82,14 @@ def hardtanh(engine: Engine, call: Call) -> Any:
 
 @rule("where")
 def where(engine: Engine, call: Call) -> Any:
-    """where.self(condition, x, y); x and y are tensors or numbers."""
+    """where.self(condition, x, y); a number becomes a constant of the result's dtype."""
     if "self" not in call.named:
         return engine.apply(call.target, call.named, call.result)
-    return engine.apply(aten.where.self, call.named, call.result)
+    named = dict(call.named)
+    for key in ("self", "other"):
+        if not isinstance(named[key], Tensor):
+            named[key] = engine.call(aten.full.default, [], named[key], dtype=call.result.dtype)
+    return engine.apply(aten.where.self, named, call.result)
 
 
 @rule("mm", "bmm", "mv", "dot", "matmul")

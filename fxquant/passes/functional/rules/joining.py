@@ -41,3 +41,19 @@ def flips(engine: Engine, call: Call) -> Any:
     """flip(x, dims)"""
     dim = {"fliplr": 1, "flipud": 0}[call.name]
     return engine.call(aten.flip.default, call["self"], [dim])
+
+
+@rule("repeat_interleave")
+def repeat_interleave(engine: Engine, call: Call) -> Any:
+    """Each element beside its copies: a new dimension, expanded, merged."""
+    repeats = call.named.get("repeats")
+    if not isinstance(repeats, int):
+        return engine.apply(call.target, call.named, call.result)
+    source, dim = call["self"], call["dim"]
+    if dim is None:
+        source, dim = engine.call(aten.reshape.default, source, [-1]), 0
+    shape = list(source.shape)
+    apart = engine.call(aten.unsqueeze.default, source, dim + 1)
+    spread = [*shape[: dim + 1], repeats, *shape[dim + 1 :]]
+    wide = engine.call(aten.expand.default, apart, spread)
+    return engine.call(aten.reshape.default, wide, list(call.result.shape))

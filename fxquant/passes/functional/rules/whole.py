@@ -8,15 +8,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from fxquant.ir.aten import aten
 from fxquant.passes.functional.engine import Call, Engine, rule
+from fxquant.passes.functional.schema import spread
 from fxquant.passes.functional.tail import traced
 
 
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(engine: Engine, call: Call) -> Any:
+    """The groups become a dimension, which changes places with the channels of a group."""
+    source, groups = call["self"], call["groups"]
+    batch, channels, *rest = source.shape
+    grouped = [batch, groups, channels // groups, *rest]
+    order = [0, 2, 1, *range(3, len(grouped))]
+    split = engine.call(aten.reshape.default, source, grouped)
+    shuffled = engine.call(aten.permute.default, split, order)
+    return engine.call(aten.reshape.default, shuffled, [batch, channels, *rest])
+
+
 @rule(
-    "channel_shuffle", "native_channel_shuffle", "meshgrid", "cartesian_prod", "column_stack",
-    "block_diag", "tensordot", "index_select_backward", "take_along_dim", "rot90", "inner",
-    "linear_backward", "chain_matmul", "linalg_multi_dot", "trapezoid", "cov",
+    "meshgrid", "cartesian_prod", "column_stack", "block_diag", "tensordot", "take_along_dim",
+    "rot90", "inner", "chain_matmul", "linalg_multi_dot", "trapezoid",
+    "linalg_norm",
 )  # fmt: skip
 def decomposed(engine: Engine, call: Call) -> Any:
     """What the operator's own implementation calls."""
-    return traced(engine, call.target, tuple(call.named.values()), {}, pre_dispatch=False)
+    args, kwargs = spread(call.target, call.named)
+    found = traced(engine, call.target, args, kwargs, pre_dispatch=False, without=call.target)
+    return engine.apply(call.target, call.named, call.result) if found is None else found
