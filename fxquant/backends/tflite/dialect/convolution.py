@@ -71,13 +71,15 @@ def _integer_convolution(
     groups: int,
     out: QType | None,
     activation: str,
+    blocks: bool = True,
 ) -> QTensor:
     """`weights_first`: the filter's integers, output channels first, input channels second."""
     centered = channels_first(x.values.to(torch.float32) - x.offset)
     sums = channels_last(exact_sums(centered, weights_first, apply, split=groups == 1))
     bias_data = None if bias is None else data_of(bias)
     target = needs_out(out, "a convolution")
-    return convolution_result(_with_bias(sums, bias), x, filter, bias_data, target, activation)
+    sums = _with_bias(sums, bias)
+    return convolution_result(sums, x, filter, bias_data, target, activation, blocks)
 
 
 @operator()
@@ -107,6 +109,7 @@ def conv_2d(
             groups,
             out,
             fused_activation_function,
+            blocks=False,
         )
     y = _convolve(
         channels_first(real_of(x)),

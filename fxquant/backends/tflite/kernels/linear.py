@@ -33,12 +33,13 @@ def convolution_result(
     bias: Tensor | None,
     out: QType,
     activation: str,
+    blocks: bool,
 ) -> QTensor:
-    """CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV; channels last."""
+    """CONV_2D; with blocks DEPTHWISE_CONV_2D and TRANSPOSE_CONV. Channels last."""
     if kernels.get() == "xnnpack" and x.dtype in _DELEGATED:
         return single(accumulator, _float32_ratio(x, weights, out), out, activation)
     int16 = x.dtype == torch.int16
-    scheme = convolution_scheme(int16, bias is not None and bias.dtype == torch.int64)
+    scheme = convolution_scheme(int16, bias is not None and bias.dtype == torch.int64, blocks)
     narrow = x.dtype == torch.uint8
     real = _narrow_ratio(x, weights, out) if narrow else _wide_ratio(x, weights, out)
     return finish(scheme(accumulator, real), out, activation)

@@ -20,6 +20,8 @@ from .selection import kernels
 
 Scheme = Callable[[Tensor, Tensor], Tensor]
 
+_BLOCK = 8
+
 RANGES: dict[torch.dtype, tuple[int, int]] = {
     torch.int8: (-128, 127),
     torch.uint8: (0, 255),
@@ -100,11 +102,30 @@ def single(accumulator: Tensor, scale: Tensor, out: QType, activation: str = "NO
     return finish(rounded.to(torch.int64), out, activation)
 
 
-def convolution_scheme(int16: bool, wide_bias: bool) -> Scheme:
-    """How the plain kernels round convolutions; int16 with an int64 bias has its own way."""
+def up_in_blocks(accumulator: Tensor, real: Tensor) -> Tensor:
+    """Channels in blocks of 8 as `up`, those that are left as `twice`."""
+    channels = accumulator.shape[-1]
+    whole = channels - channels % _BLOCK
+    if whole in (0, channels):
+        return up(accumulator, real) if whole else twice(accumulator, real)
+    reals = real.expand(channels)
+    vector = up(accumulator[..., :whole], reals[:whole])
+    return torch.cat([vector, twice(accumulator[..., whole:], reals[whole:])], -1)
+
+
+def convolution_scheme(int16: bool, wide_bias: bool, blocks: bool) -> Scheme:
+    """How the plain kernels round convolutions; int16 with an int64 bias has its own way.
+
+    Args:
+        int16: the activations are int16.
+        wide_bias: the bias is int64.
+        blocks: DEPTHWISE_CONV_2D and TRANSPOSE_CONV, whose optimized kernels have a scalar tail.
+    """
     if int16 and wide_bias:
         return wide
-    return twice if kernels.get() == "reference" else up
+    if kernels.get() == "reference":
+        return twice
+    return up_in_blocks if blocks else up
 
 
 def dense_scheme(int16: bool, wide_bias: bool) -> Scheme:
