@@ -1,7 +1,7 @@
 """Activations. Integers have own kernels, or a float island where that is faster and closer.
 
-    silu(x)          ->   mul(x, logistic(x))
-    hardsigmoid(x)   ->   mul(relu6(add(x, 3)), 1/6)
+silu(x)          ->   mul(x, logistic(x))
+hardsigmoid(x)   ->   mul(relu6(add(x, 3)), 1/6)
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.dialect.values import QType
 from fxquant.ir.aten import aten
 
+from .grids import float32, quantize_constant
 from .registry import legalize
-from .rewriter import NoIntegerForm, Rewriter, float32, quantize_constant
+from .rewriter import NoIntegerForm, Rewriter
 from .values import Constant, Value
 
-SIGMOIDS = {"int8": QType("int8", 1 / 256, -128), "uint8": QType("uint8", 1 / 256, 0), "int16": QType("int16", 1 / 32768, 0)}
+SIGMOIDS = {
+    "int8": QType("int8", 1 / 256, -128),
+    "uint8": QType("uint8", 1 / 256, 0),
+    "int16": QType("int16", 1 / 32768, 0),
+}
 TANHS = {"int16": QType("int16", 1 / 32768, 0)}
 LOG_SOFTMAXES = {"int8": QType("int8", 1 / 16, 127), "uint8": QType("uint8", 1 / 16, 255)}
 
@@ -56,11 +61,16 @@ def hardtanh(r: Rewriter, x: Value, least: float = -1.0, greatest: float = 1.0) 
 def clamp(
     r: Rewriter, x: Value, least: complex | None = None, greatest: complex | None = None
 ) -> Value:
-    """As `hardtanh`; integers are brought onto the result's grid first, for both read raw values."""
+    """As `hardtanh`; integers are brought onto the result's grid first: both read raw values."""
     if r.result_dtype.is_floating_point:
-        limits = (None if least is None else float(least.real), None if greatest is None else float(greatest.real))
+        limits = (
+            None if least is None else float(least.real),
+            None if greatest is None else float(greatest.real),
+        )
         known = RANGES.get(limits)  # type: ignore[arg-type]
-        if known is not None and not (r.out is not None and r.out.dtype == "int16" and known == "relu_n1_to_1"):
+        if known is not None and not (
+            r.out is not None and r.out.dtype == "int16" and known == "relu_n1_to_1"
+        ):
             return r.emit(getattr(tfl, known), *r.operands(x), out=r.out)
     if r.out is None:
         (x,) = r.operands(x)
@@ -116,7 +126,11 @@ def prelu(r: Rewriter, x: Value, weight: Value) -> Value:
     rank = len(r.shape(x))
     if r.out is not None and (r.out.dtype == "int16" or not isinstance(weight, Constant)):
         raise NoIntegerForm
-    slope = r.reshape(weight, (r.elements(weight),)) if r.elements(weight) > 1 else r.reshape(weight, (1,) * max(rank - 1, 1))
+    slope = (
+        r.reshape(weight, (r.elements(weight),))
+        if r.elements(weight) > 1
+        else r.reshape(weight, (1,) * max(rank - 1, 1))
+    )
     if r.out is not None and isinstance(slope, Constant):
         slope = r.quantized_constant(slope)
     if rank < 3 or r.elements(weight) == 1:
@@ -184,7 +198,7 @@ def silu(r: Rewriter, x: Value) -> Value:
 
 @legalize(aten.hardswish.default, quantized=True)
 def hardswish(r: Rewriter, x: Value) -> Value:
-    """HARD_SWISH; integers in a float island, which runs eight times faster than its int8 kernel."""
+    """HARD_SWISH; integers in a float island, eight times as fast as the int8 kernel."""
     kind = r.qtype(x)
     if r.out is not None and kind is not None:
         kernel = r.out.dtype in ("int8", "uint8") and kind.scale / 128 / r.out.scale <= 1
@@ -205,12 +219,23 @@ def hardsigmoid(r: Rewriter, x: Value) -> Value:
         raise NoIntegerForm
     sixth = QType(kind.dtype, float32(kind.scale / 6), kind.zero_point)
     scaled = r.emit(tfl.mul, *r.operands(x, 1 / 6), out=sixth)
-    return on_grid(r, r.emit(tfl.add, *r.operands(scaled, 0.5), out=ends))
+    target = r.out if _lies_between(r.out, 0.0, 1.0) else ends
+    return on_grid(r, r.emit(tfl.add, *r.operands(scaled, 0.5), out=target))
+
+
+def _lies_between(kind: QType, least: float, greatest: float) -> bool:
+    """Whether the ends of a grid are no further out, so that saturation is the clamp."""
+    limits = torch.iinfo(kind.torch_dtype)
+    low, high = ((end - kind.zero_point) * kind.scale for end in (limits.min, limits.max))
+    return low >= least - kind.scale / 2 and high <= greatest + kind.scale / 2
 
 
 def _unit_grid(dtype: str) -> QType | None:
     """The grid whose ends are exactly 0 and 1."""
-    return {"int8": QType("int8", float32(1 / 255), -128), "uint8": QType("uint8", float32(1 / 255), 0)}.get(dtype)
+    return {
+        "int8": QType("int8", float32(1 / 255), -128),
+        "uint8": QType("uint8", float32(1 / 255), 0),
+    }.get(dtype)
 
 
 @legalize(aten.softplus.default)
@@ -288,10 +313,10 @@ def softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
     return back(on_grid(r, r.emit(tfl.softmax, last, beta=1.0, out=fixed(r, SIGMOIDS))))
 
 
-@legalize(aten.log_softmax.int, aten._log_softmax.default)
+@legalize(aten.log_softmax.int, aten._log_softmax.default, quantized=True)
 def log_softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
-    """LOG_SOFTMAX over the last axis."""
+    """LOG_SOFTMAX over the last axis; integers in a float island, as `softmax`."""
+    if r.out is not None and (not r.integer_only or r.out.dtype == "int16"):
+        raise NoIntegerForm
     last, back = r.move_last(x, dim)
-    return back(r.emit(tfl.log_softmax, last))
-
-
+    return back(on_grid(r, r.emit(tfl.log_softmax, last, out=fixed(r, LOG_SOFTMAXES))))

@@ -1,6 +1,6 @@
 """Scaled dot-product attention as two BATCH_MATMULs round a SOFTMAX.
 
-    scaled_dot_product_attention(q, k, v)   ->   softmax(q k^T * scale + mask) v
+scaled_dot_product_attention(q, k, v)   ->   softmax(q k^T * scale + mask) v
 """
 
 from __future__ import annotations

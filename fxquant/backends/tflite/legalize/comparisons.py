@@ -1,7 +1,7 @@
 """Comparisons, casts, and tensors made from nothing.
 
-    ge(x, 0.5)        ->   greater_equal(x, @n0_5)
-    _to_copy(x, f32)  ->   cast {out_data_type="float32"}
+ge(x, 0.5)        ->   greater_equal(x, @n0_5)
+_to_copy(x, f32)  ->   cast {out_data_type="float32"}
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def compare(r: Rewriter, function: Any, x: Value, y: Value | complex) -> Value:
 def _sample(r: Rewriter, value: Value | complex) -> Any:
     if isinstance(value, torch.fx.Node | Constant):
         kind = r.type(value)
-        return torch.empty([1] * len(kind.shape), dtype=torch.float32 if kind.quantization else kind.dtype)
+        return torch.empty(
+            [1] * len(kind.shape), dtype=torch.float32 if kind.quantization else kind.dtype
+        )
     return value
 
 
@@ -119,5 +121,5 @@ def arange(r: Rewriter, *limits: complex, **_: object) -> Value:
     """A constant."""
     if any(isinstance(limit, torch.fx.Node | Constant) for limit in limits):
         raise Unsupported("a range whose limits depend on the data")
-    data = torch.arange(*limits, dtype=r.result_dtype)  # type: ignore[call-overload]
+    data = torch.arange(*limits, dtype=r.result_dtype)
     return Constant(f"{r.origin.name if r.origin else 'constants'}.range", data)

@@ -1,6 +1,6 @@
 """einsum as permutes, reshapes and one BATCH_MATMUL for each pair of operands.
 
-    bhqd,bhkd->bhqk    batch b h, rows q, columns k, summed d
+bhqd,bhkd->bhqk    batch b h, rows q, columns k, summed d
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def _parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     terms = left.split(",")
     free = [letter for letter in string.ascii_letters if letter not in equation]
     dots = max(
-        (rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term),
+        (
+            rank - len(term.replace("...", ""))
+            for term, rank in zip(terms, ranks, strict=True)
+            if "..." in term
+        ),
         default=0,
     )
     ellipsis = "".join(free[:dots])
@@ -58,10 +62,11 @@ def _reduced(r: Rewriter, x: Value, term: str, needed: str) -> tuple[Value, str]
     return summed, "".join(letter for letter in term if letter in needed)
 
 
-def _pair(
-    r: Rewriter, x: Value, left: str, y: Value, right: str, keep: str
-) -> tuple[Value, str]:
-    sizes = {**dict(zip(right, r.shape(y), strict=True)), **dict(zip(left, r.shape(x), strict=True))}
+def _pair(r: Rewriter, x: Value, left: str, y: Value, right: str, keep: str) -> tuple[Value, str]:
+    sizes = {
+        **dict(zip(right, r.shape(y), strict=True)),
+        **dict(zip(left, r.shape(x), strict=True)),
+    }
     shared = [c for c in left if c in right]
     batch = [c for c in shared if c in keep]
     summed = [c for c in shared if c not in keep]

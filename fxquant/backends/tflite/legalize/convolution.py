@@ -1,12 +1,13 @@
 """Convolutions: CONV_2D, DEPTHWISE_CONV_2D, CONV_3D; one-dimensional ones as one row.
 
-    conv2d(x, w, b) {stride=[2,2], padding=[1,1]}
-      ->  pad(nhwc(x)), conv_2d {stride 2, VALID}, back to channels first
+conv2d(x, w, b) {stride=[2,2], padding=[1,1]}
+  ->  pad(nhwc(x)), conv_2d {stride 2, VALID}, back to channels first
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -85,7 +86,9 @@ def convolution(
     if transposed:
         from .transposed import transposed_conv
 
-        return transposed_conv(r, x, weight, bias, stride, padding, output_padding, groups, dilation)
+        return transposed_conv(
+            r, x, weight, bias, stride, padding, output_padding, groups, dilation
+        )
     return _conv(r, x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -101,7 +104,9 @@ def conv_padding(
     groups: int = 1,
 ) -> Value:
     """padding="same": with an even kernel the odd cell stands after, as in SAME."""
-    return _conv(r, x, weight, bias, stride, _named_padding(r, weight, padding, dilation), dilation, groups)
+    return _conv(
+        r, x, weight, bias, stride, _named_padding(r, weight, padding, dilation), dilation, groups
+    )
 
 
 @legalize(aten.conv3d.padding)
@@ -116,7 +121,9 @@ def conv3d_padding(
     groups: int = 1,
 ) -> Value:
     """As `conv_padding`."""
-    return _conv(r, x, weight, bias, stride, _named_padding(r, weight, padding, dilation), dilation, groups)
+    return _conv(
+        r, x, weight, bias, stride, _named_padding(r, weight, padding, dilation), dilation, groups
+    )
 
 
 def _named_padding(r: Rewriter, weight: Value, padding: str, dilation: Sizes) -> Sizes | Pads:
@@ -168,14 +175,18 @@ def _windows(
 ) -> list[Window]:
     sizes, kernel = r.shape(x)[2:], r.shape(weight)[2:]
     if isinstance(padding, tuple) and padding and isinstance(padding[0], tuple):
-        pads: Pads = padding  # type: ignore[assignment]
+        pads: Pads = padding
         places = [
             (size + before + after - d * (k - 1) - 1) // s + 1
-            for size, (before, after), k, s, d in zip(sizes, pads, kernel, strides, dilations, strict=True)
+            for size, (before, after), k, s, d in zip(
+                sizes, pads, kernel, strides, dilations, strict=True
+            )
         ]
         return [
             Window(size, k, s, d, pad[0], n)
-            for size, k, s, d, pad, n in zip(sizes, kernel, strides, dilations, pads, places, strict=True)
+            for size, k, s, d, pad, n in zip(
+                sizes, kernel, strides, dilations, pads, places, strict=True
+            )
         ]
     return windows(sizes, kernel, strides, several(padding, len(sizes)), dilations)  # type: ignore[arg-type]
 
@@ -202,6 +213,7 @@ def _conv_2d(
     }
     if groups == channels and groups > 1:
         filters = r.transpose(weight, (1, 2, 3, 0))
+        options["depth_multiplier"] = features // channels
         return r.emit(tfl.depthwise_conv_2d, x, filters, bias, out=r.out, **options)
     filters = r.transpose(weight, (0, 2, 3, 1))
     return r.emit(tfl.conv_2d, x, filters, bias, out=r.out, **options)
@@ -212,7 +224,7 @@ def _conv_3d(
 ) -> Value:
     padding, pads = padding_of(found)
     x = pad_spatial(r, x, pads)
-    options: dict[str, object] = {"padding": padding}
+    options: dict[str, Any] = {"padding": padding}
     for letter, each in zip("dhw", found, strict=True):
         options[f"stride_{letter}"] = each.stride
         options[f"dilation_{letter}_factor"] = each.dilation

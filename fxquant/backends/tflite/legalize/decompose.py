@@ -46,7 +46,7 @@ def decompose(node: Node) -> GraphModule | None:
     """
     target = overload(node)
     table = {key: value for key, value in _table().items() if key not in RULES}
-    operands = _operands((node.args, node.kwargs))
+    operands = operands_of((node.args, node.kwargs))
 
     def call(*tensors: torch.Tensor) -> Any:
         values = iter(tensors)
@@ -90,13 +90,14 @@ def _fake(value: Any) -> torch.Tensor:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
 
 
-def _operands(arguments: Any) -> list[Node]:
+def operands_of(arguments: Any) -> list[Node]:
+    """The nodes inside arguments, in order of appearance."""
     if isinstance(arguments, Node):
         return [arguments]
     if isinstance(arguments, dict):
-        return [node for part in arguments.values() for node in _operands(part)]
+        return [node for part in arguments.values() for node in operands_of(part)]
     if isinstance(arguments, list | tuple):
-        return [node for part in arguments for node in _operands(part)]
+        return [node for part in arguments for node in operands_of(part)]
     return []
 
 

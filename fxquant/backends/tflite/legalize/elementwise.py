@@ -1,7 +1,7 @@
 """Arithmetic of two operands, and elementary functions of one.
 
-    add(x, 0.5)        ->   add(x, @n0_5)          the number a constant on its own int8 grid
-    div(x, 4.0) int8   ->   mul(x, @n0_25)         there is no delegated int8 division
+add(x, 0.5)        ->   add(x, @n0_5)          the number a constant on its own int8 grid
+div(x, 4.0) int8   ->   mul(x, @n0_25)         there is no delegated int8 division
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def _times(r: Rewriter, x: Operand, factor: complex) -> Operand:
         return Constant(x.name, x.dequantize().data * factor)
     kind = r.qtype(x)
     if kind is None:
-        return r.emit(tfl.mul, *r.operands(x, factor, dtype=torch.result_type(_empty(r, x), factor)))
+        return r.emit(
+            tfl.mul, *r.operands(x, factor, dtype=torch.result_type(_empty(r, x), factor))
+        )
     if isinstance(factor, complex) or factor <= 0:
         raise NoIntegerForm
     return r.emit(
@@ -141,16 +143,23 @@ def fmod(r: Rewriter, x: Operand, y: Operand) -> Value:
     return r.emit(tfl.mul, r.emit(tfl.sign, x), parts)
 
 
-@legalize(aten.maximum.default, aten.max.other, aten.clamp_min.Tensor)
+@legalize(aten.maximum.default, aten.max.other, aten.clamp_min.Tensor, quantized=True)
 def maximum(r: Rewriter, x: Operand, y: Operand) -> Value:
-    """MAXIMUM."""
-    return r.emit(tfl.maximum, *r.operands(x, y))
+    """MAXIMUM, which compares raw integers: all on one grid."""
+    return r.emit(tfl.maximum, *_on_one_grid(r, x, y))
 
 
-@legalize(aten.minimum.default, aten.min.other, aten.clamp_max.Tensor)
+@legalize(aten.minimum.default, aten.min.other, aten.clamp_max.Tensor, quantized=True)
 def minimum(r: Rewriter, x: Operand, y: Operand) -> Value:
-    """MINIMUM."""
-    return r.emit(tfl.minimum, *r.operands(x, y))
+    """MINIMUM, as MAXIMUM."""
+    return r.emit(tfl.minimum, *_on_one_grid(r, x, y))
+
+
+def _on_one_grid(r: Rewriter, x: Operand, y: Operand) -> list[Value]:
+    out = r.out
+    if out is None:
+        return r.operands(x, y)
+    return [r.quantize(value, out) for value in r.operands(x, y)]
 
 
 @legalize(aten.pow.Tensor_Tensor, aten.pow.Scalar)
@@ -159,6 +168,9 @@ def pow(r: Rewriter, x: Operand, y: Operand) -> Value:
     if r.result_dtype.is_floating_point:
         return r.emit(tfl.pow, *r.operands(x, y))
     return r.cast(r.emit(tfl.pow, *r.operands(x, y, dtype=torch.int32)), r.result_dtype)
+
+
+ROOTS = {0.5: "sqrt", -0.5: "rsqrt"}
 
 
 @legalize(aten.pow.Tensor_Scalar, quantized=True)
@@ -171,10 +183,13 @@ def pow_scalar(r: Rewriter, x: Value, exponent: float) -> Value:
     if not r.result_dtype.is_floating_point:
         return pow(r, x, exponent)
     (x,) = r.operands(x)
-    special = {1: lambda: x, 0.5: lambda: r.emit(tfl.sqrt, x), -0.5: lambda: r.emit(tfl.rsqrt, x),
-               -1: lambda: reciprocal(r, x), 3: lambda: r.emit(tfl.mul, r.emit(tfl.mul, x, x), x)}
-    known = special.get(exponent)
-    return known() if known is not None else r.emit(tfl.pow, *r.operands(x, exponent))
+    if exponent == 3:
+        return r.emit(tfl.mul, r.emit(tfl.mul, x, x), x)
+    if exponent in ROOTS:
+        return r.emit(getattr(tfl, ROOTS[exponent]), x)
+    if exponent == 1:
+        return x
+    return reciprocal(r, x) if exponent == -1 else r.emit(tfl.pow, *r.operands(x, exponent))
 
 
 @legalize(aten.square.default, quantized=True)

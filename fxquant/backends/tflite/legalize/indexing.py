@@ -1,7 +1,7 @@
 """Looking values up by index: GATHER, GATHER_ND, EMBEDDING_LOOKUP, SELECT_V2, ONE_HOT.
 
-    index_select(x, 1, i)   ->   gather(x, i) {axis=1}
-    where(m, x, y)          ->   select_v2(m, x, y)
+index_select(x, 1, i)   ->   gather(x, i) {axis=1}
+where(m, x, y)          ->   select_v2(m, x, y)
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from fxquant.backends.tflite import dialect as tfl
 from fxquant.ir.aten import aten
 
 from .elementwise import as_bool
+from .grids import quantize_constant
 from .registry import legalize
-from .rewriter import Rewriter, Unsupported, quantize_constant
+from .rewriter import Rewriter, Unsupported
 from .values import Constant, Value
 
 
@@ -31,7 +32,12 @@ def indices_of(r: Rewriter, indices: Value, size: int) -> Value:
 
 @legalize(aten.embedding.default, moves=True)
 def embedding(
-    r: Rewriter, weight: Value, indices: Value, padding: int = -1, by_frequency: bool = False, sparse: bool = False
+    r: Rewriter,
+    weight: Value,
+    indices: Value,
+    padding: int = -1,
+    by_frequency: bool = False,
+    sparse: bool = False,
 ) -> Value:
     """GATHER of rows."""
     return r.emit(tfl.gather, weight, r.cast(indices, torch.int32), axis=0)
@@ -85,7 +91,7 @@ def _advance(r: Rewriter, flat: Value, size: int, step: Value) -> Value:
 
 @legalize(aten.gather.default, moves=True)
 def gather(r: Rewriter, x: Value, dim: int, indices: Value, *, sparse_grad: bool = False) -> Value:
-    """GATHER with batch dimensions where only the last axis is looked up, else by one flat index."""
+    """GATHER in each row, the axis last."""
     rank = len(r.shape(x))
     axis = dim % rank
     last, _ = r.move_last(x, axis)
@@ -140,7 +146,9 @@ def one_hot(r: Rewriter, x: Value, classes: int = -1) -> Value:
     if classes < 0:
         raise Unsupported("one_hot without num_classes: the size depends on the data")
     on, off = r.scalar(1, torch.int32), r.scalar(0, torch.int32)
-    found = r.emit(tfl.one_hot, r.cast(x, torch.int32), on, off, depth=classes, axis=-1)
+    found = r.emit(
+        tfl.one_hot, r.cast(x, torch.int32), depth=classes, on_value=on, off_value=off, axis=-1
+    )
     return r.cast(found, torch.int64)
 
 
@@ -162,7 +170,13 @@ def _triangle(r: Rewriter, x: Value, mask: torch.Tensor) -> Value:
 
 @legalize(aten.slice_scatter.default, moves=True)
 def slice_scatter(
-    r: Rewriter, x: Value, source: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    r: Rewriter,
+    x: Value,
+    source: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
 ) -> Value:
     """The parts before, between and after, joined; with steps a GATHER of both."""
     size = r.shape(x)[dim]
@@ -184,7 +198,12 @@ def _woven(r: Rewriter, x: Value, source: Value, axis: int, places: list[int]) -
     order = torch.arange(size)
     order[places] = size + torch.arange(len(places))
     both = r.emit(tfl.concatenation, [x, source], axis=axis)
-    return r.emit(tfl.gather, both, Constant(f"{r.origin.name if r.origin else 'weave'}.order", order.to(torch.int32)), axis=axis)
+    return r.emit(
+        tfl.gather,
+        both,
+        Constant(f"{r.origin.name if r.origin else 'weave'}.order", order.to(torch.int32)),
+        axis=axis,
+    )
 
 
 @legalize(aten.select_scatter.default, moves=True)

@@ -22,10 +22,10 @@ Options = Mapping[str, Any]
 ShapeFunction = Callable[[Types, Options], Shape]
 
 SHAPES: dict[str, ShapeFunction] = {}
-BOOLEAN = frozenset(
-    "equal not_equal less less_equal greater greater_equal logical_and logical_or logical_not "
-    "reduce_any reduce_all".split()
-)
+BOOLEANS = """
+equal not_equal less less_equal greater greater_equal logical_and logical_or logical_not
+reduce_any reduce_all
+"""
 
 
 def infer(name: str, types: Types, options: Options) -> list[TensorType]:
@@ -42,7 +42,7 @@ def infer(name: str, types: Types, options: Options) -> list[TensorType]:
 
 
 def _dtype(name: str, types: Types, options: Options) -> torch.dtype:
-    if name in BOOLEAN:
+    if name in BOOLEANS.split():
         return torch.bool
     if name in _PRIMARY:
         return types[_PRIMARY[name]].dtype
@@ -111,8 +111,20 @@ def _conv_2d(types: Types, options: Options) -> Shape:
     padding = options.get("padding", "SAME")
     return (
         batch,
-        window(height, kernel_h, options.get("stride_h", 1), options.get("dilation_h_factor", 1), padding),
-        window(width, kernel_w, options.get("stride_w", 1), options.get("dilation_w_factor", 1), padding),
+        window(
+            height,
+            kernel_h,
+            options.get("stride_h", 1),
+            options.get("dilation_h_factor", 1),
+            padding,
+        ),
+        window(
+            width,
+            kernel_w,
+            options.get("stride_w", 1),
+            options.get("dilation_w_factor", 1),
+            padding,
+        ),
         channels,
     )
 
@@ -129,7 +141,13 @@ def _conv_3d(types: Types, options: Options) -> Shape:
     *kernel, _, channels = types[1].shape
     padding = options.get("padding", "SAME")
     places = (
-        window(size, extent, options.get(f"stride_{n}", 1), options.get(f"dilation_{n}_factor", 1), padding)
+        window(
+            size,
+            extent,
+            options.get(f"stride_{n}", 1),
+            options.get(f"dilation_{n}_factor", 1),
+            padding,
+        )
         for size, extent, n in zip(sizes, kernel, "dhw", strict=True)
     )
     return (batch, *places, channels)
@@ -204,10 +222,10 @@ def _slice(types: Types, options: Options) -> Shape:
 
 @shape_of("strided_slice")
 def _strided_slice(types: Types, options: Options) -> Shape:
-    ranges = zip(
-        types[0].shape, options["begin"], options["end"], options["strides"], strict=True
+    ranges = zip(types[0].shape, options["begin"], options["end"], options["strides"], strict=True)
+    return tuple(
+        len(range(*slice(start, end, step).indices(size))) for size, start, end, step in ranges
     )
-    return tuple(len(range(*slice(start, end, step).indices(size))) for size, start, end, step in ranges)
 
 
 @shape_of("pad", "padv2", "mirror_pad")
@@ -298,9 +316,7 @@ def _split(types: Types, options: Options) -> list[TensorType]:
     if sizes is None:
         count = options["num_splits"]
         sizes = [shape[axis] // count] * count
-    return [
-        TensorType((*shape[:axis], size, *shape[axis + 1 :]), types[0].dtype) for size in sizes
-    ]
+    return [TensorType((*shape[:axis], size, *shape[axis + 1 :]), types[0].dtype) for size in sizes]
 
 
 def _unpack(types: Types, options: Options) -> list[TensorType]:

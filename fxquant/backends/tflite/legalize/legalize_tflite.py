@@ -11,6 +11,7 @@ tables and tried again. All operators that stay unsupported are reported in one 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +20,6 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.dialect.values import QType
 from fxquant.errors import Problem, UnsupportedOp
 from fxquant.ir.aten import is_aten, overload, packet_name
@@ -31,7 +31,7 @@ from fxquant.ir.types import TensorType
 from fxquant.passes.base import Pass, PassResult, Semantics, close
 from fxquant.passes.registry import register_pass
 
-from .decompose import decompose
+from .decompose import decompose, operands_of
 from .modules import MODULE_RULES
 from .quantized_types import DeQuantStub, QuantStub, is_fake_quantize, is_stub, quantized_types
 from .registry import RULES, Rule
@@ -134,7 +134,9 @@ class _Legalizer:
 
     def _get_attr(self, node: Node) -> None:
         data = get_attribute(self.old, str(node.target))
-        self.values[node] = Constant(str(node.target), data) if isinstance(data, torch.Tensor) else data
+        self.values[node] = (
+            Constant(str(node.target), data) if isinstance(data, torch.Tensor) else data
+        )
 
     def _call_module(self, node: Node) -> None:
         module = get_attribute(self.old, str(node.target))
@@ -148,7 +150,8 @@ class _Legalizer:
             self._refuse(node, f"tflite has no rule for the module {type(module).__name__}")
             self.values[node] = _Missing()
             return
-        args = [self.rewriter.float(self.values[item]) for item in node.all_input_nodes]
+        read = self._value if node in self.types else self._float
+        args = [read(item) for item in node.all_input_nodes]
         self.values[node] = rule(self.rewriter, module, *args)
 
     def _leaves_as_integers(self, node: Node) -> bool:
@@ -216,9 +219,8 @@ class _Legalizer:
         self.rewriter.core = node
         self.rewriter.out = kind
         read = self._float if kind is None else self._value
-        args = map_arg(node.args, _Reader(read))
-        kwargs = map_arg(node.kwargs, _Reader(read))
-        return rule.function(self.rewriter, *_unwrap(args), **_unwrap(kwargs))
+        args, kwargs = _resolved(node.args, read), _resolved(node.kwargs, read)
+        return rule.function(self.rewriter, *args, **kwargs)
 
     def _value(self, node: Node) -> Any:
         return self.values[node]
@@ -242,15 +244,14 @@ class _Legalizer:
     def _inline(self, node: Node, parts: GraphModule) -> Any:
         """Write the graph that a node is decomposed into, in its place."""
         outer = self.values, self.old, self.types
-        operands = map_arg((node.args, node.kwargs), _Reader(self._float))
-        inputs = [value for value in _leaves(operands) if isinstance(value, _Held)]
+        inputs = [self._float(operand) for operand in operands_of((node.args, node.kwargs))]
         names = [item for item in parts.graph.nodes if item.op == "placeholder"]
-        self.values = {name: held.value for name, held in zip(names, inputs, strict=True)}
+        self.values = dict(zip(names, inputs, strict=True))
         self.old, self.types = parts, {}
         try:
             for item in parts.graph.nodes:
                 if item.op == "output":
-                    return map_arg_values(item.args[0], self.values)
+                    return _resolved(item.args[0], self._value)
                 if item.op != "placeholder":
                     inherit(item, node, value=False)
                     self.visit(item)
@@ -273,48 +274,15 @@ class _Missing:
     """Stands for the result of an operator that could not be written."""
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A value inside arguments, hidden from torch.fx's own argument walk."""
-
-    value: Any
-
-
-class _Reader:
-    """Looks a node's value up during `map_arg`, which would walk into the result otherwise."""
-
-    def __init__(self, read: Any) -> None:
-        self.read = read
-
-    def __call__(self, node: Node) -> _Held:
-        return _Held(self.read(node))
-
-
-def _leaves(arguments: Any) -> list[Any]:
+def _resolved(arguments: Any, read: Callable[[Node], Any]) -> Any:
+    """Arguments with the value of every node instead of the node."""
+    if isinstance(arguments, Node):
+        return read(arguments)
     if isinstance(arguments, list | tuple):
-        return [leaf for part in arguments for leaf in _leaves(part)]
+        return [_resolved(part, read) for part in arguments]
     if isinstance(arguments, dict):
-        return [leaf for part in arguments.values() for leaf in _leaves(part)]
-    return [arguments]
-
-
-def _unwrap(arguments: Any) -> Any:
-    if isinstance(arguments, _Held):
-        return arguments.value
-    if isinstance(arguments, list | tuple):
-        return [_unwrap(part) for part in arguments]
-    if isinstance(arguments, dict):
-        return {key: _unwrap(part) for key, part in arguments.items()}
+        return {key: _resolved(part, read) for key, part in arguments.items()}
     return arguments
-
-
-def map_arg_values(argument: Any, values: dict[Node, Any]) -> Any:
-    """The values that the nodes inside an argument stand for."""
-    if isinstance(argument, Node):
-        return values[argument]
-    if isinstance(argument, list | tuple):
-        return tuple(map_arg_values(part, values) for part in argument)
-    return argument
 
 
 def _operand(node: Node) -> Node:
@@ -339,6 +307,3 @@ def _sweep(graph: Any) -> None:
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in {"placeholder", "output"}:
             graph.erase_node(node)
-
-
-__all__ = ["LegalizeTflite", "tfl"]

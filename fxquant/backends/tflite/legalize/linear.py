@@ -1,7 +1,7 @@
 """Dense layers and matrix products: FULLY_CONNECTED and BATCH_MATMUL.
 
-    linear(x[2,5,8], w[4,8], b)   ->   fully_connected {keep_num_dims}
-    matmul(x[2,3,4], y[2,4,5])    ->   batch_matmul
+linear(x[2,5,8], w[4,8], b)   ->   fully_connected {keep_num_dims}
+matmul(x[2,3,4], y[2,4,5])    ->   batch_matmul
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def addmm(
 ) -> Value:
     """FULLY_CONNECTED where the second factor is a constant and the bias a row."""
     if isinstance(y, Constant) and beta == alpha == 1 and len(r.shape(bias)) == 1:
-        return r.emit(tfl.fully_connected, x, y.permute((1, 0)), _bias(r, bias, x, y.permute((1, 0))))
+        return r.emit(
+            tfl.fully_connected, x, y.permute((1, 0)), _bias(r, bias, x, y.permute((1, 0)))
+        )
     product = _scaled(r, matmul(r, x, y), alpha)
     return r.emit(tfl.add, product, _scaled(r, bias, beta))
 
@@ -65,9 +67,16 @@ def baddbmm(
     return r.emit(tfl.add, _scaled(r, matmul(r, x, y), alpha), _scaled(r, bias, beta))
 
 
-@legalize(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, quantized=True)
+@legalize(
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.mv.default,
+    aten.dot.default,
+    quantized=True,
+)
 def matmul(r: Rewriter, x: Value, y: Value) -> Value:
-    """FULLY_CONNECTED with a constant matrix, else BATCH_MATMUL; vectors become one row or column."""
+    """FULLY_CONNECTED with a constant matrix, else BATCH_MATMUL; vectors become matrices."""
     if r.out is not None and isinstance(y, Constant) and y.quantization is None:
         raise NoIntegerForm
     x_shape, y_shape = r.shape(x), r.shape(y)
@@ -86,8 +95,12 @@ def matmul(r: Rewriter, x: Value, y: Value) -> Value:
 def _product(r: Rewriter, x: Value, y: Value) -> Value:
     if isinstance(y, Constant) and len(y.data.shape) == 2 and not isinstance(x, Constant):
         return r.emit(
-            tfl.fully_connected, x, y.permute((1, 0)), None,
-            keep_num_dims=len(r.shape(x)) > 2, out=r.out,
+            tfl.fully_connected,
+            x,
+            y.permute((1, 0)),
+            None,
+            keep_num_dims=len(r.shape(x)) > 2,
+            out=r.out,
         )
     rank = max(len(r.shape(x)), len(r.shape(y)))
     if isinstance(y, Constant) and y.quantization is not None and y.quantization.axis is not None:

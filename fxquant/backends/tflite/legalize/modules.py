@@ -33,10 +33,18 @@ def identity(r: Rewriter, module: nn.Module, x: Value) -> Value:
     return x
 
 
+PASSING: tuple[type[nn.Module], ...] = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+    nn.Identity,
+)
+"""Modules that change nothing in eval."""
+
 MODULE_RULES: dict[type[nn.Module], Callable[..., Any]] = {
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), batch_norm),
-    **dict.fromkeys(
-        (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity),
-        identity,
-    ),
+    **dict.fromkeys(PASSING, identity),
 }

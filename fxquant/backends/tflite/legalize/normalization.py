@@ -1,6 +1,6 @@
 """Normalizations in float: MEAN, SQUARED_DIFFERENCE, RSQRT, as one delegated partition.
 
-    layer_norm(x) over the last axis   ->   d = x - mean(x); d * rsqrt(mean(d * d) + eps) * w + b
+layer_norm(x) over the last axis   ->   d = x - mean(x); d * rsqrt(mean(d * d) + eps) * w + b
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def scaled(r: Rewriter, x: Value, weight: Value | None, bias: Value | None) -> V
 
 def by_channel(r: Rewriter, value: Value | None, x: Value) -> Value | None:
     """One number a channel, shaped to broadcast over channels-first data."""
-    return None if value is None else r.reshape(value, (1, r.elements(value), *(1,) * (len(r.shape(x)) - 2)))
+    return (
+        None
+        if value is None
+        else r.reshape(value, (1, r.elements(value), *(1,) * (len(r.shape(x)) - 2)))
+    )
 
 
 @legalize(aten.layer_norm.default)
@@ -55,7 +59,12 @@ def layer_norm(
 
 @legalize(aten.native_layer_norm.default)
 def native_layer_norm(
-    r: Rewriter, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float
+    r: Rewriter,
+    x: Value,
+    shape: Sequence[int],
+    weight: Value | None,
+    bias: Value | None,
+    eps: float,
 ) -> tuple[Value, None, None]:
     """As `layer_norm`; the statistics are for training."""
     return layer_norm(r, x, shape, weight, bias, eps), None, None
@@ -63,7 +72,11 @@ def native_layer_norm(
 
 @legalize(aten.rms_norm.default)
 def rms_norm(
-    r: Rewriter, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+    r: Rewriter,
+    x: Value,
+    shape: Sequence[int],
+    weight: Value | None = None,
+    eps: float | None = None,
 ) -> Value:
     """Divided by the root of the mean square."""
     rank = len(r.shape(x))
@@ -146,7 +159,14 @@ def batch_norm(
 
 @legalize(aten._native_batch_norm_legit_no_training.default)
 def batch_norm_no_training(
-    r: Rewriter, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float, eps: float
+    r: Rewriter,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    var: Value,
+    momentum: float,
+    eps: float,
 ) -> tuple[Value, None, None]:
     """As `batch_norm`."""
     return batch_norm(r, x, weight, bias, mean, var, False, momentum, eps), None, None

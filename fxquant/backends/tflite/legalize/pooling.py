@@ -1,7 +1,7 @@
 """Pooling over windows: MAX_POOL_2D, AVERAGE_POOL_2D, MEAN for whole maps.
 
-    avg_pool2d(x) {kernel=3, padding=1, count_include_pad}   ->   pad, average_pool_2d {VALID}
-    adaptive_avg_pool2d(x) {output_size=[1,1]}               ->   mean {keep_dims}
+avg_pool2d(x) {kernel=3, padding=1, count_include_pad}   ->   pad, average_pool_2d {VALID}
+adaptive_avg_pool2d(x) {output_size=[1,1]}               ->   mean {keep_dims}
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from fxquant.backends.tflite import dialect as tfl
 from fxquant.ir.aten import aten
 
 from .convolution import pad_spatial
+from .grids import quantize_constant
 from .registry import legalize
-from .rewriter import NoIntegerForm, Rewriter, Unsupported, quantize_constant
+from .rewriter import NoIntegerForm, Rewriter, Unsupported
 from .values import Constant, Value
 from .windows import Pads, Window, padding_of, several, windows
 
@@ -33,7 +34,9 @@ def max_pool2d(
     ceil_mode: bool = False,
 ) -> Value:
     """MAX_POOL_2D on channels-last data."""
-    return _batched(r, x, 3, lambda whole: _max_pool(r, whole, kernel, stride, padding, dilation, ceil_mode))
+    return _batched(
+        r, x, 3, lambda whole: _max_pool(r, whole, kernel, stride, padding, dilation, ceil_mode)
+    )
 
 
 @legalize(aten.max_pool1d.default, moves=True)
@@ -47,7 +50,9 @@ def max_pool1d(
     ceil_mode: bool = False,
 ) -> Value:
     """MAX_POOL_2D over an image of one row."""
-    return _batched(r, x, 2, lambda whole: _max_pool(r, whole, kernel, stride, padding, dilation, ceil_mode))
+    return _batched(
+        r, x, 2, lambda whole: _max_pool(r, whole, kernel, stride, padding, dilation, ceil_mode)
+    )
 
 
 def _batched(r: Rewriter, x: Value, rank: int, run: object) -> Value:
@@ -76,7 +81,9 @@ def _pool_windows(
     sizes = r.shape(x)[2:]
     count = len(sizes)
     kernels = several(kernel, count)
-    strides = several(stride, count) if stride != () and stride != [] and stride is not None else kernels
+    strides = (
+        several(stride, count) if stride != () and stride != [] and stride is not None else kernels
+    )
     found = windows(
         sizes, kernels, strides, several(padding, count), several(dilation, count), ceil_mode=ceil
     )
@@ -118,7 +125,9 @@ def least_value(r: Rewriter, x: Value) -> Constant:
         return quantize_constant(r.scalar(-3.0e38), kind)
     dtype = r.dtype(x)
     low = float("-inf") if dtype.is_floating_point else torch.iinfo(dtype).min
-    return Constant(f"{r.origin.name if r.origin else 'pool'}.least", torch.tensor(low, dtype=dtype))
+    return Constant(
+        f"{r.origin.name if r.origin else 'pool'}.least", torch.tensor(low, dtype=dtype)
+    )
 
 
 def pad_with_least(r: Rewriter, x: Value, pads: Pads) -> Value:
@@ -127,17 +136,29 @@ def pad_with_least(r: Rewriter, x: Value, pads: Pads) -> Value:
         return x
     if _is_not_negative(r, x):
         return pad_spatial(r, x, pads)
-    return r.emit(tfl.padv2, x, least_value(r, x), paddings=((0, 0), *pads, (0, 0)))
+    least = least_value(r, x)
+    return r.emit(tfl.padv2, x, paddings=((0, 0), *pads, (0, 0)), constant_values=least)
 
 
 NOT_NEGATIVE = frozenset({"relu", "relu6", "relu_0_to_1", "logistic", "abs", "exp", "softmax"})
-KEEPS_SIGN = frozenset({"transpose", "reshape", "max_pool_2d", "slice", "average_pool_2d", "concatenation"})
+KEEPS_SIGN = frozenset(
+    {
+        "quantize",
+        "dequantize",
+        "transpose",
+        "reshape",
+        "max_pool_2d",
+        "slice",
+        "average_pool_2d",
+        "concatenation",
+    }
+)
 
 
 def _is_not_negative(r: Rewriter, x: Value) -> bool:
     kind = r.qtype(x)
-    if kind is not None:  # zero is the least integer
-        return kind.zero_point == torch.iinfo(kind.torch_dtype).min
+    if kind is not None and kind.zero_point == torch.iinfo(kind.torch_dtype).min:
+        return True  # zero is the least integer
     if isinstance(x, Constant):
         return False
     name = getattr(x.target, "__name__", "")
@@ -155,7 +176,9 @@ def _dilated_max(r: Rewriter, x: Value, found: list[Window]) -> Value:
     batch, _, _, channels = r.shape(x)
     for i in range(rows.kernel):
         for j in range(columns.kernel):
-            part = strided(r, x, [(0, batch, 1), _cells(rows, i), _cells(columns, j), (0, channels, 1)])
+            part = strided(
+                r, x, [(0, batch, 1), _cells(rows, i), _cells(columns, j), (0, channels, 1)]
+            )
             result = part if result is None else r.emit(tfl.maximum, result, part)
     assert result is not None
     return result
@@ -169,14 +192,19 @@ def _cells(each: Window, number: int) -> tuple[int, int, int]:
 def strided(r: Rewriter, x: Value, ranges: Sequence[tuple[int, int, int]]) -> Value:
     """A part along every axis: SLICE where all steps are 1, else STRIDED_SLICE."""
     shape = r.shape(x)
-    if all((start, stop, step) == (0, size, 1) for (start, stop, step), size in zip(ranges, shape, strict=True)):
+    if all(
+        (start, stop, step) == (0, size, 1)
+        for (start, stop, step), size in zip(ranges, shape, strict=True)
+    ):
         return x
     begin = tuple(start for start, _, _ in ranges)
     if isinstance(x, Constant):
         data = x.data[tuple(slice(*each) for each in ranges)]
         return Constant(x.name, data, x.quantization)
     if all(step == 1 for _, _, step in ranges):
-        return r.emit(tfl.slice, x, begin=begin, size=tuple(stop - start for start, stop, _ in ranges))
+        return r.emit(
+            tfl.slice, x, begin=begin, size=tuple(stop - start for start, stop, _ in ranges)
+        )
     return r.emit(
         tfl.strided_slice,
         x,
@@ -199,7 +227,12 @@ def avg_pool2d(
 ) -> Value:
     """AVERAGE_POOL_2D; SAME leaves padded cells out of the count, explicit zeros are counted."""
     return _batched(
-        r, x, 3, lambda whole: _average(r, whole, kernel, stride, padding, ceil_mode, count_include_pad, divisor)
+        r,
+        x,
+        3,
+        lambda whole: _average(
+            r, whole, kernel, stride, padding, ceil_mode, count_include_pad, divisor
+        ),
     )
 
 
@@ -215,7 +248,12 @@ def avg_pool1d(
 ) -> Value:
     """AVERAGE_POOL_2D over an image of one row."""
     return _batched(
-        r, x, 2, lambda whole: _average(r, whole, kernel, stride, padding, ceil_mode, count_include_pad, None)
+        r,
+        x,
+        2,
+        lambda whole: _average(
+            r, whole, kernel, stride, padding, ceil_mode, count_include_pad, None
+        ),
     )
 
 
@@ -266,7 +304,12 @@ def _counts(each: Window, pad: int) -> torch.Tensor:
     return (ends - starts.clamp(min=-pad)).double()
 
 
-@legalize(aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool1d.default, quantized=True)
+@legalize(
+    aten.adaptive_avg_pool2d.default,
+    aten._adaptive_avg_pool2d.default,
+    aten.adaptive_avg_pool1d.default,
+    quantized=True,
+)
 def adaptive_avg_pool(r: Rewriter, x: Value, output_size: Sizes) -> Value:
     """MEAN for one cell, AVERAGE_POOL_2D where the size divides, else one product an axis."""
     spatial = 1 if r.core is not None and "1d" in str(r.core.target) else 2
@@ -276,14 +319,17 @@ def adaptive_avg_pool(r: Rewriter, x: Value, output_size: Sizes) -> Value:
 
 def _adaptive(r: Rewriter, x: Value, wanted: Sequence[int]) -> Value:
     sizes = r.shape(x)[2:]
-    wanted = tuple(size if want is None else want for size, want in zip(sizes, wanted, strict=True))
+    wanted = tuple(wanted)
     if tuple(sizes) == tuple(wanted):
         return x if r.out is None else r.quantize(x, r.out)
     if all(want == 1 for want in wanted):
         axes = tuple(range(1, 1 + len(sizes)))
         return r.nchw(r.emit(tfl.mean, r.nhwc(x), axis=axes, keep_dims=True, out=r.out))
     if all(size % want == 0 for size, want in zip(sizes, wanted, strict=True)):
-        found = [Window(size, size // want, size // want, 1, 0, want) for size, want in zip(sizes, wanted, strict=True)]
+        found = [
+            Window(size, size // want, size // want, 1, 0, want)
+            for size, want in zip(sizes, wanted, strict=True)
+        ]
         found = [Window(1, 1, 1, 1, 0, 1), *found] if len(found) == 1 else found
         result = from_image(r, _pool(r, tfl.average_pool_2d, as_image(r, x), found, "VALID"), x)
         return result if r.out is None else r.quantize(result, r.out)
@@ -321,7 +367,7 @@ def _adaptive_weights(size: int, wanted: int) -> torch.Tensor:
 
 @legalize(aten.adaptive_max_pool2d.default)
 def adaptive_max_pool2d(r: Rewriter, x: Value, output_size: Sizes) -> tuple[Value, None]:
-    """MAX_POOL_2D where the size divides, REDUCE_MAX for one cell; the indices are not to be had."""
+    """MAX_POOL_2D where the size divides, else REDUCE_MAX for each cell; without indices."""
     sizes = r.shape(x)[-2:]
     wanted = several(output_size, 2)
     if len(r.shape(x)) == 3:
@@ -331,7 +377,9 @@ def adaptive_max_pool2d(r: Rewriter, x: Value, output_size: Sizes) -> tuple[Valu
         return _max_pool(r, x, kernel, kernel, 0, 1, False), None
     for axis, (size, want) in enumerate(zip(sizes, wanted, strict=True), start=2):
         parts = [
-            r.emit(tfl.reduce_max, r.slice(x, axis, start, stop - start), axis=(axis,), keep_dims=True)
+            r.emit(
+                tfl.reduce_max, r.slice(x, axis, start, stop - start), axis=(axis,), keep_dims=True
+            )
             for start, stop in adaptive_ranges(size, want)
         ]
         x = parts[0] if len(parts) == 1 else r.emit(tfl.concatenation, parts, axis=axis)

@@ -1,6 +1,6 @@
 """Which core values are integers in the file, and on which grid.
 
-    %conv = conv2d(%q, %qw, @b)                                  i8<0.02,-128>, that of relu's result
+    %conv = conv2d(%q, %qw, @b)                                  i8<0.02,-128>, as relu
     %relu = relu(%conv)                                          i8<0.02,-128>
     %fq = fake_quantize_per_tensor_affine(%relu) {scale=0.02, …} i8<0.02,-128>
 
@@ -18,13 +18,20 @@ from fxquant.ir.aten import aten, is_aten, named_arguments, overload
 from fxquant.ir.edit import get_attribute
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
+from .grids import float32
+from .modules import PASSING
 from .registry import RULES
-from .rewriter import float32
 
 PER_TENSOR = aten.fake_quantize_per_tensor_affine.default
 PER_CHANNEL = aten.fake_quantize_per_channel_affine.default
 FUSABLE = frozenset(
-    {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default}
+    {
+        aten.relu.default,
+        aten.relu6.default,
+        aten.hardtanh.default,
+        aten.clamp.default,
+        aten.clamp_min.default,
+    }
 )
 PRODUCERS = frozenset(
     {
@@ -61,7 +68,9 @@ def grid(node: Node) -> QType:
 
 def is_stub(graph_module: GraphModule, node: Node, kind: type) -> bool:
     """Whether a node calls a QuantStub or a DeQuantStub."""
-    return node.op == "call_module" and isinstance(get_attribute(graph_module, str(node.target)), kind)
+    return node.op == "call_module" and isinstance(
+        get_attribute(graph_module, str(node.target)), kind
+    )
 
 
 def quantized_types(graph_module: GraphModule) -> dict[Node, QType]:
@@ -80,6 +89,8 @@ def _type(graph_module: GraphModule, node: Node, found: dict[Node, QType]) -> QT
     if node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem":
         source = node.args[0]
         return found.get(source) if isinstance(source, Node) else None
+    if node.op == "call_module" and type(get_attribute(graph_module, str(node.target))) in PASSING:
+        return _first_type(node, found)
     rule = RULES.get(overload(node)) if is_aten(node) else None
     if rule is None or rule.mode == "float" or not _operands_are_integers(node, found):
         return None
@@ -110,7 +121,8 @@ def is_constant(node: Node) -> bool:
 
 
 def _first_type(node: Node, found: dict[Node, QType]) -> QType | None:
-    return next((found[operand] for operand in node.all_input_nodes if operand in found), None)
+    floats = (operand for operand in node.all_input_nodes if _is_float(operand))
+    return next((found[operand] for operand in floats if operand in found), None)
 
 
 def _following(node: Node) -> QType | None:

@@ -1,8 +1,8 @@
 """Reductions: MEAN, SUM, REDUCE_MAX and relatives, searches, sorting, norms.
 
-    mean(x) {dim=[2,3]}      ->   mean {axis=(2,3)}
-    max(x) {dim=1}           ->   reduce_max {axis=(1,)}, arg_max {axis=1}
-    var(x) {dim=[1]}         ->   mean of squared_difference, times n / (n - 1)
+mean(x) {dim=[2,3]}      ->   mean {axis=(2,3)}
+max(x) {dim=1}           ->   reduce_max {axis=(1,)}, arg_max {axis=1}
+var(x) {dim=[1]}         ->   mean of squared_difference, times n / (n - 1)
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ def _typed(r: Rewriter, x: Value, dtype: torch.dtype | None) -> Value:
 
 @legalize(aten.mean.dim, aten.mean.default, quantized=True)
 def mean(
-    r: Rewriter, x: Value, dims: Dims = None, keep: bool = False, *, dtype: torch.dtype | None = None
+    r: Rewriter,
+    x: Value,
+    dims: Dims = None,
+    keep: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Value:
     """MEAN."""
     x = _typed(r, x, dtype)
@@ -49,7 +54,12 @@ def mean(
 
 @legalize(aten.sum.dim_IntList, aten.sum.default)
 def sum(
-    r: Rewriter, x: Value, dims: Dims = None, keep: bool = False, *, dtype: torch.dtype | None = None
+    r: Rewriter,
+    x: Value,
+    dims: Dims = None,
+    keep: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Value:
     """SUM; integers in float, for the reference kernel forgets their scale."""
     x = _typed(r, x, dtype)
@@ -120,7 +130,12 @@ def _search(r: Rewriter, function: object, x: Value, dim: int | None, keep: bool
 
 @legalize(aten.prod.dim_int, aten.prod.default)
 def prod(
-    r: Rewriter, x: Value, dim: int | None = None, keep: bool = False, *, dtype: torch.dtype | None = None
+    r: Rewriter,
+    x: Value,
+    dim: int | None = None,
+    keep: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Value:
     """REDUCE_PROD."""
     x = _typed(r, x, dtype)
@@ -152,7 +167,7 @@ def var(
 ) -> Value:
     """The mean of squared differences, corrected for the degrees of freedom."""
     if isinstance(dims, bool):
-        dims, unbiased = None, dims
+        unbiased, dims = dims, ()
     freedom = (1 if unbiased else 0) if correction is None else correction
     return variance(r, x, axes_of(r, x, dims), keep or keepdim, float(freedom.real))
 
@@ -186,7 +201,12 @@ def std(
 
 @legalize(aten.var_mean.correction)
 def var_mean(
-    r: Rewriter, x: Value, dims: Dims = None, *, correction: complex | None = None, keepdim: bool = False
+    r: Rewriter,
+    x: Value,
+    dims: Dims = None,
+    *,
+    correction: complex | None = None,
+    keepdim: bool = False,
 ) -> tuple[Value, Value]:
     """Variance and mean."""
     axes = axes_of(r, x, dims)
@@ -267,5 +287,3 @@ def sort(
 def argsort(r: Rewriter, x: Value, dim: int = -1, descending: bool = False) -> Value:
     """The indices of a sort."""
     return topk(r, x, r.shape(x)[dim], dim, descending)[1]
-
-

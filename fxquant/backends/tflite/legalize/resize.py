@@ -1,7 +1,7 @@
 """Resizing images: RESIZE_BILINEAR and RESIZE_NEAREST_NEIGHBOR, or exact products.
 
-    upsample_bilinear2d {align_corners=False}   ->   resize_bilinear {half_pixel_centers}
-    upsample_nearest2d                          ->   resize_nearest_neighbor
+upsample_bilinear2d {align_corners=False}   ->   resize_bilinear {half_pixel_centers}
+upsample_nearest2d                          ->   resize_nearest_neighbor
 """
 
 from __future__ import annotations
@@ -70,8 +70,12 @@ def linear_weights(size: int, wanted: int, factor: float | None, corners: bool) 
     """The matrix [in, out] of linear interpolation, as torch's own kernel has it."""
     identity = torch.eye(size).unsqueeze(0)
     if corners or factor is None:
-        return torch.nn.functional.interpolate(identity, size=wanted, mode="linear", align_corners=corners)[0]
-    return torch.nn.functional.interpolate(identity, scale_factor=factor, mode="linear", align_corners=False)[0]
+        return torch.nn.functional.interpolate(
+            identity, size=wanted, mode="linear", align_corners=corners
+        )[0]
+    return torch.nn.functional.interpolate(
+        identity, scale_factor=factor, mode="linear", align_corners=False
+    )[0]
 
 
 @legalize(aten.upsample_linear1d.default, aten.upsample_linear1d.vec)
@@ -95,17 +99,27 @@ def upsample_linear1d(
     aten._upsample_nearest_exact2d.vec,
     moves=True,
 )
-def upsample_nearest(r: Rewriter, x: Value, size: Sequence[int] | None = None, *scales: object) -> Value:
+def upsample_nearest(
+    r: Rewriter, x: Value, size: Sequence[int] | None = None, *scales: object
+) -> Value:
     """RESIZE_NEAREST_NEIGHBOR where it picks torch's cells, else one GATHER an axis."""
     sizes, wanted = r.shape(x)[2:], r.result_shape[2:]
-    picks = [_picked(r, n, size, want, scales) for n, (size, want) in enumerate(zip(sizes, wanted, strict=True))]
+    picks = [
+        _picked(r, n, size, want, scales)
+        for n, (size, want) in enumerate(zip(sizes, wanted, strict=True))
+    ]
     centers = "exact" in str(r.core.target) if r.core is not None else False
     if len(sizes) < 3 and all(
-        pick == _kernel_picks(size, want, centers) for pick, size, want in zip(picks, sizes, wanted, strict=True)
+        pick == _kernel_picks(size, want, centers)
+        for pick, size, want in zip(picks, sizes, wanted, strict=True)
     ):
         full = (1, *wanted) if len(wanted) == 1 else tuple(wanted)
         last = r.emit(
-            tfl.resize_nearest_neighbor, as_image(r, x), size=full, align_corners=False, half_pixel_centers=centers
+            tfl.resize_nearest_neighbor,
+            as_image(r, x),
+            size=full,
+            align_corners=False,
+            half_pixel_centers=centers,
         )
         return from_image(r, last, x)
     for axis, pick in enumerate(picks, start=2):
@@ -114,12 +128,16 @@ def upsample_nearest(r: Rewriter, x: Value, size: Sequence[int] | None = None, *
     return x
 
 
-def _picked(r: Rewriter, number: int, size: int, wanted: int, scales: Sequence[object]) -> list[int]:
+def _picked(
+    r: Rewriter, number: int, size: int, wanted: int, scales: Sequence[object]
+) -> list[int]:
     """The cells that torch takes, asked of torch's own kernel."""
     factor = _factors(scales, number + 1)[number]
     ramp = torch.arange(size, dtype=torch.float32).reshape(1, 1, size)
     exact = r.core is not None and "exact" in str(r.core.target)
-    function = torch.ops.aten._upsample_nearest_exact1d if exact else torch.ops.aten.upsample_nearest1d
+    function = (
+        torch.ops.aten._upsample_nearest_exact1d if exact else torch.ops.aten.upsample_nearest1d
+    )
     return [int(cell) for cell in function(ramp, [wanted], factor).reshape(-1).tolist()]
 
 

@@ -1,14 +1,17 @@
 """What a rule works with: it emits operators of the dialect and knows every value's type.
 
-    r.emit(tfl.leaky_relu, x, alpha=0.1, out=r.out)      one operator, its type inferred
-    r.nhwc(x), r.nchw(y)                                 explicit transposes, which layout removes
-    r.constant(tensor, "offset")                         a constant, in the graph once it is read
-    r.out                                                the result's quantization; None for float
+r.emit(tfl.leaky_relu, x, alpha=0.1, out=r.out)      one operator, its type inferred
+r.nhwc(x), r.nchw(y)                                 explicit transposes, which layout removes
+r.constant(tensor, "offset")                         a constant, in the graph once it is read
+r.out                                                the result's quantization; None for float
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,8 +22,9 @@ from torch.fx import Graph, Node
 from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.dialect.values import QType
 from fxquant.ir.edit import add_buffer, inherit
-from fxquant.ir.types import Quantization, TensorType
+from fxquant.ir.types import TensorType
 
+from .grids import KEEPS_SCALE, finest, qtype_of, quantize_constant, with_quantization
 from .inference import broadcast_shapes, dtype_called, infer
 from .values import Constant, Value
 
@@ -123,7 +127,8 @@ class Rewriter:
         options: dict[str, Any],
     ) -> tuple[Node, list[TensorType]]:
         nodes = tuple(self._operand(value) for value in values)
-        flat = [node for node in _flat(nodes) if isinstance(node, Node)]
+        options = {name: self._operand(value) for name, value in options.items()}
+        flat = [node for node in _flat((*nodes, *options.values())) if isinstance(node, Node)]
         operands = [self.type(node) for node in flat]
         name = function.__name__
         types = infer(name, operands, options)
@@ -132,18 +137,28 @@ class Rewriter:
         elif name in KEEPS_SCALE:
             kept = operands[KEEPS_SCALE[name]].quantization
             types = [
-                TensorType(kind.shape, kind.dtype, kept) if kind.dtype == operands[KEEPS_SCALE[name]].dtype else kind
+                TensorType(kind.shape, kind.dtype, kept)
+                if kind.dtype == operands[KEEPS_SCALE[name]].dtype
+                else kind
                 for kind in types
             ]
         if name == "reshape":  # as the contract of the dialect spells it
             nodes, options = (*nodes, options["shape"]), {}
-        keywords = options if out is None else {**options, "out": out}
+        usual = _defaults(function)
+        keywords = {key: value for key, value in options.items() if usual.get(key, _NONE) != value}
+        if out is not None:
+            keywords["out"] = out
         return self._node(function, nodes, keywords), types
 
     def _node(
-        self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Node:
         name = self.origin.name if self.origin is not None else None
+        if name is not None and target in SUFFIXES:
+            name += SUFFIXES[target]
         node = self.graph.create_node("call_function", target, args, kwargs, name=name)
         if self.origin is not None:
             inherit(node, self.origin, value=False)
@@ -155,14 +170,12 @@ class Rewriter:
         return node
 
     def _item(self, node: Node, number: int, kind: TensorType) -> Node:
-        import operator
-
         return self._typed(self._node(operator.getitem, (node, number), {}), kind)
 
     def _operand(self, value: Any) -> Any:
         if isinstance(value, Constant):
             return self.node(value)
-        if isinstance(value, list | tuple):
+        if isinstance(value, list) or (isinstance(value, tuple) and _holds_values(value)):
             return [self._operand(item) for item in value]
         return value
 
@@ -216,7 +229,10 @@ class Rewriter:
 
     def scalar(self, number: complex, dtype: torch.dtype = torch.float32) -> Constant:
         """A constant without dimensions."""
-        return Constant(f"{self.origin.name if self.origin else 'constants'}.{_word(number)}", torch.tensor(number, dtype=dtype))
+        return Constant(
+            f"{self.origin.name if self.origin else 'constants'}.{_word(number)}",
+            torch.tensor(number, dtype=dtype),
+        )
 
     def operands(self, *values: Value | complex, dtype: torch.dtype | None = None) -> list[Value]:
         """Operands of an elementwise operator: all integers on grids, or all of one dtype.
@@ -255,7 +271,9 @@ class Rewriter:
             source = value.args[0]
             assert isinstance(source, Node)
             return self.transpose(source, tuple(inner[axis] for axis in order))
-        return self._once(("transpose", value, order), lambda: self.emit(tfl.transpose, value, perm=order))
+        return self._once(
+            ("transpose", value, order), lambda: self.emit(tfl.transpose, value, perm=order)
+        )
 
     def reshape(self, value: Value, shape: Sequence[int]) -> Value:
         """RESHAPE; none where the shape stays, one instead of two."""
@@ -266,7 +284,9 @@ class Rewriter:
             return value.reshape(shape)
         if value.target is tfl.reshape and isinstance(value.args[0], Node):
             return self.reshape(value.args[0], shape)
-        return self._once(("reshape", value, shape), lambda: self.emit(tfl.reshape, value, shape=shape))
+        return self._once(
+            ("reshape", value, shape), lambda: self.emit(tfl.reshape, value, shape=shape)
+        )
 
     def nhwc(self, value: Value) -> Value:
         """Channels moved from dimension 1 to the end."""
@@ -329,7 +349,9 @@ class Rewriter:
         if isinstance(value, Constant):
             return Constant(value.name, value.data.to(dtype))
         name = str(dtype).removeprefix("torch.")
-        return self._once(("cast", value, dtype), lambda: self.emit(tfl.cast, value, out_data_type=name))
+        return self._once(
+            ("cast", value, dtype), lambda: self.emit(tfl.cast, value, out_data_type=name)
+        )
 
     def float(self, value: Value) -> Value:
         """A value's reals: DEQUANTIZE for quantized integers, constants dequantized at once."""
@@ -380,18 +402,11 @@ class Rewriter:
         return self._memo[key]
 
 
-KEEPS_SCALE: dict[str, int] = {
-    **dict.fromkeys(
-        (
-            "reshape transpose squeeze expand_dims concatenation split split_v pack unpack slice "
-            "strided_slice pad padv2 mirror_pad gather gather_nd tile broadcast_to reverse_v2 "
-            "space_to_depth depth_to_space space_to_batch_nd batch_to_space_nd max_pool_2d "
-            "average_pool_2d reduce_max reduce_min maximum minimum topk_v2 resize_bilinear "
-            "resize_nearest_neighbor dynamic_update_slice"
-        ).split(),
-        0,
-    ),
-    "select_v2": 1,
+SUFFIXES = {
+    tfl.transpose: "_t",
+    tfl.pad: "_pad",
+    operator.getitem: "_part",
+    tfl.dequantize: "_real",
 }
 
 
@@ -406,6 +421,19 @@ def _word(number: complex) -> str:
     return f"n{words}" if words[:1].isdigit() else words
 
 
+def _holds_values(items: tuple[Any, ...]) -> bool:
+    return any(isinstance(item, Node | Constant) for item in items)
+
+
+_NONE = object()
+
+
+@functools.cache
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
 def _flat(values: Any) -> list[Any]:
     if isinstance(values, list | tuple):
         return [part for value in values for part in _flat(value)]
@@ -414,51 +442,3 @@ def _flat(values: Any) -> list[Any]:
 
 def _meta(kind: TensorType) -> torch.Tensor:
     return torch.empty(kind.shape, dtype=kind.dtype, device="meta")
-
-
-def with_quantization(kind: TensorType, out: QType) -> TensorType:
-    """The same shape on the grid of `out`."""
-    quantization = Quantization((out.scale,), (out.zero_point,))
-    return TensorType(kind.shape, dtype_called(out.dtype), quantization)
-
-
-def qtype_of(kind: TensorType) -> QType | None:
-    """A per-tensor quantization in the form of `out=`."""
-    quantization = kind.quantization
-    if quantization is None or quantization.axis is not None:
-        return None
-    name = str(kind.dtype).removeprefix("torch.")
-    return QType(name, quantization.scale[0], quantization.zero_point[0])
-
-
-def finest(data: torch.Tensor, dtype: torch.dtype) -> QType:
-    """The grid with the smallest step that holds all of `data`; symmetric where one sign is missing.
-
-    >>> finest(torch.tensor([0.5]), torch.int8).zero_point
-    -128
-    """
-    limits = torch.iinfo(dtype)
-    low, high = min(0.0, float(data.min())), max(0.0, float(data.max()))
-    if dtype == torch.int16:
-        low, high = -max(-low, high), max(-low, high)
-    name = str(dtype).removeprefix("torch.")
-    if low == high:
-        return QType(name, 1.0, 0)
-    if dtype == torch.int16:
-        return QType(name, float32(high / limits.max), 0)
-    scale = float32((high - low) / (limits.max - limits.min))
-    return QType(name, scale, round(limits.min - low / scale))
-
-
-def float32(number: float) -> float:
-    """A Python number as float32 holds it."""
-    return float(torch.tensor(number, dtype=torch.float32))
-
-
-def quantize_constant(value: Constant, out: QType) -> Constant:
-    """A float constant on a given grid, rounded half to even as torch's fake_quantize does."""
-    dtype = dtype_called(out.dtype)
-    limits = torch.iinfo(dtype)
-    steps = torch.round(value.data.double() / out.scale) + out.zero_point
-    data = steps.clamp(limits.min, limits.max).to(dtype)
-    return Constant(value.name, data, Quantization((out.scale,), (out.zero_point,)))

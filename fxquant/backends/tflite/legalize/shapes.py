@@ -1,7 +1,7 @@
 """Reshapes, transposes, broadcasts, joins and parts: data moves, whatever it means.
 
-    split(x, 4, dim=1)   ->   split {num_splits=2}, or one slice a part
-    cat([x, y], dim=1)   ->   concatenation; integers brought onto one grid before
+split(x, 4, dim=1)   ->   split {num_splits=2}, or one slice a part
+cat([x, y], dim=1)   ->   concatenation; integers brought onto one grid before
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def permute(r: Rewriter, x: Value, dims: Sequence[int]) -> Value:
     return r.transpose(x, dims)
 
 
-@legalize(aten.transpose.int, moves=True)
+@legalize(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default, moves=True)
 def transpose(r: Rewriter, x: Value, first: int, second: int) -> Value:
     """TRANSPOSE of two axes."""
     rank = len(r.shape(x))
@@ -117,7 +117,11 @@ def repeat_interleave(
     shape = r.shape(x)
     axis = dim % len(shape)
     wide = r.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
-    many = r.emit(tfl.tile, wide, multiples=tuple(times if n == axis + 1 else 1 for n in range(len(shape) + 1)))
+    many = r.emit(
+        tfl.tile,
+        wide,
+        multiples=tuple(times if n == axis + 1 else 1 for n in range(len(shape) + 1)),
+    )
     return r.reshape(many, r.result_shape)
 
 
@@ -204,7 +208,12 @@ def narrow(r: Rewriter, x: Value, dim: int, start: int, length: int) -> Value:
 
 @legalize(aten.slice.Tensor, moves=True)
 def slice_tensor(
-    r: Rewriter, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    r: Rewriter,
+    x: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
 ) -> Value:
     """SLICE, with steps STRIDED_SLICE."""
     shape = r.shape(x)
@@ -240,10 +249,17 @@ def roll(r: Rewriter, x: Value, shifts: Sequence[int], dims: Sequence[int] = ())
 def pixel_shuffle(r: Rewriter, x: Value, factor: int) -> Value:
     """DEPTH_TO_SPACE after the channels took its order: (row, column, channel)."""
     *lead, channels, height, width = r.shape(x)
-    flat = r.reshape(x, (-1 if lead else 1, channels, height, width) if not lead else (_product(lead), channels, height, width))
+    flat = r.reshape(
+        x,
+        (-1 if lead else 1, channels, height, width)
+        if not lead
+        else (_product(lead), channels, height, width),
+    )
     last = r.nhwc(flat)
     if channels != factor**2:
-        order = torch.arange(channels).reshape(channels // factor**2, factor * factor).t().reshape(-1)
+        order = (
+            torch.arange(channels).reshape(channels // factor**2, factor * factor).t().reshape(-1)
+        )
         last = r.emit(tfl.gather, last, Constant(_own(r, "order"), order.to(torch.int32)), axis=3)
     result = r.nchw(r.emit(tfl.depth_to_space, last, block_size=factor))
     return r.reshape(result, r.result_shape)
@@ -256,7 +272,9 @@ def pixel_unshuffle(r: Rewriter, x: Value, factor: int) -> Value:
     last = r.nhwc(r.reshape(x, (_product(lead), channels, height, width)))
     deep: Value = r.emit(tfl.space_to_depth, last, block_size=factor)
     if channels > 1:
-        order = torch.arange(channels * factor**2).reshape(factor * factor, channels).t().reshape(-1)
+        order = (
+            torch.arange(channels * factor**2).reshape(factor * factor, channels).t().reshape(-1)
+        )
         deep = r.emit(tfl.gather, deep, Constant(_own(r, "order"), order.to(torch.int32)), axis=3)
     return r.reshape(r.nchw(deep), r.result_shape)
 
@@ -283,14 +301,17 @@ def _own(r: Rewriter, name: str) -> str:
 
 @legalize(aten.constant_pad_nd.default, aten.pad.default, moves=True)
 def pad(
-    r: Rewriter, x: Value, pads: Sequence[int], mode: str | complex = "constant", value: complex | None = None
+    r: Rewriter,
+    x: Value,
+    pads: Sequence[int],
+    mode: str | complex = "constant",
+    value: complex | None = None,
 ) -> Value:
     """PAD, PADV2 for another value than 0, MIRROR_PAD; parts joined for the other modes."""
-    if not isinstance(mode, str):
-        mode, value = "constant", mode
-    if mode == "constant":
-        return pad_constant(r, x, pads, 0 if value is None else value)
-    return PAD_MODES[mode](r, x, pads)
+    if isinstance(mode, str) and mode != "constant":
+        return PAD_MODES[mode](r, x, pads)
+    filler = value if isinstance(mode, str) else mode  # constant_pad_nd has it in third place
+    return pad_constant(r, x, pads, 0 if filler is None else filler)
 
 
 def _pairs(r: Rewriter, x: Value, pads: Sequence[int]) -> list[tuple[int, int]]:
@@ -313,25 +334,44 @@ def pad_constant(r: Rewriter, x: Value, pads: Sequence[int], value: complex) -> 
         return r.emit(tfl.pad, x, paddings=tuple(pairs))
     kind: QType | None = r.qtype(x)
     filler = r.scalar(value, torch.float32 if kind else r.dtype(x))
-    return r.emit(tfl.padv2, x, r.quantize(filler, kind) if kind else filler, paddings=tuple(pairs))
+    given = r.quantize(filler, kind) if kind else filler
+    return r.emit(tfl.padv2, x, paddings=tuple(pairs), constant_values=given)
 
 
-@legalize(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default, moves=True)
+@legalize(
+    aten.reflection_pad1d.default,
+    aten.reflection_pad2d.default,
+    aten.reflection_pad3d.default,
+    moves=True,
+)
 def reflection_pad(r: Rewriter, x: Value, pads: Sequence[int]) -> Value:
     """MIRROR_PAD."""
     return r.emit(tfl.mirror_pad, x, paddings=tuple(_pairs(r, x, pads)), mode="REFLECT")
 
 
-@legalize(aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default, moves=True)
+@legalize(
+    aten.replication_pad1d.default,
+    aten.replication_pad2d.default,
+    aten.replication_pad3d.default,
+    moves=True,
+)
 def replication_pad(r: Rewriter, x: Value, pads: Sequence[int]) -> Value:
     """The outer cells, repeated and joined on."""
-    return _joined(r, x, pads, lambda size, before, after: ([(0, 1)] * before, [(size - 1, 1)] * after))
+    return _joined(
+        r, x, pads, lambda size, before, after: ([(0, 1)] * before, [(size - 1, 1)] * after)
+    )
 
 
 def circular_pad(r: Rewriter, x: Value, pads: Sequence[int]) -> Value:
     """Cells of the other end, joined on."""
     return _joined(
-        r, x, pads, lambda size, before, after: ([(size - before, before)] if before else [], [(0, after)] if after else [])
+        r,
+        x,
+        pads,
+        lambda size, before, after: (
+            [(size - before, before)] if before else [],
+            [(0, after)] if after else [],
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -33,10 +34,14 @@ def transposed_conv(
     """TRANSPOSE_CONV, one a group; one-dimensional ones as one row."""
     spatial = len(r.shape(weight)) - 2
     if spatial == 3:
-        return conv_transpose3d(r, x, weight, bias, stride, padding, output_padding, groups, dilation)
+        return conv_transpose3d(
+            r, x, weight, bias, stride, padding, output_padding, groups, dilation
+        )
     if len(r.shape(x)) == spatial + 1:
         whole = r.reshape(x, (1, *r.shape(x)))
-        result = transposed_conv(r, whole, weight, bias, stride, padding, output_padding, groups, dilation)
+        result = transposed_conv(
+            r, whole, weight, bias, stride, padding, output_padding, groups, dilation
+        )
         return r.reshape(result, r.shape(result)[1:])
     strides, pads = several(stride, spatial), several(padding, spatial)
     extra, dilations = several(output_padding, spatial), several(dilation, spatial)
@@ -157,7 +162,7 @@ def conv_transpose3d(
     wanted = [f - 2 * p + e for f, p, e in zip(full, pads, extra, strict=True)]
     if bias is None:
         bias = r.constant(torch.zeros(features), "bias")
-    options: dict[str, object] = {f"stride_{n}": s for n, s in zip("dhw", strides, strict=True)}
+    options: dict[str, Any] = {f"stride_{n}": s for n, s in zip("dhw", strides, strict=True)}
     result: Value = r.emit(
         tfl.conv_3d_transpose,
         last,

@@ -52,7 +52,9 @@ class Constant:
         quantization = self.quantization
         if quantization is not None and quantization.axis == axis:
             part = slice(start, start + size)
-            quantization = Quantization(quantization.scale[part], quantization.zero_point[part], axis)
+            quantization = Quantization(
+                quantization.scale[part], quantization.zero_point[part], axis
+            )
         return Constant(self.name, self.data.narrow(axis, start, size), quantization)
 
     def dequantize(self) -> Constant:

@@ -56,7 +56,9 @@ def _round(
     return torch.round(data * inverse).add_(offset)
 
 
-def quantized_bias(bias: Constant, input_scale: float, weight: Quantization, wide: bool) -> Constant:
+def quantized_bias(
+    bias: Constant, input_scale: float, weight: Quantization, wide: bool
+) -> Constant:
     """A bias in steps of input scale times weight scale.
 
     Args:
@@ -68,7 +70,9 @@ def quantized_bias(bias: Constant, input_scale: float, weight: Quantization, wid
     Raises:
         Unsupported: a value needs more than 32 bits.
     """
-    scale = torch.tensor(weight.scale, dtype=torch.float32) * torch.tensor(input_scale, dtype=torch.float32)
+    scale = torch.tensor(weight.scale, dtype=torch.float32) * torch.tensor(
+        input_scale, dtype=torch.float32
+    )
     steps = torch.round(bias.data.detach().double() / scale.double())
     if not wide and bool((steps.abs() > INT32[1]).any()):
         raise Unsupported("the bias does not fit into int32 at the scale of input times weights")

@@ -1,8 +1,8 @@
 """Windows with torch's symmetric padding in a format that knows only SAME and VALID.
 
-    kernel 3, stride 1, padding 1, size 8   SAME
-    kernel 3, stride 2, padding 1, size 9   SAME
-    kernel 3, stride 2, padding 1, size 8   one row before, none after, then VALID
+kernel 3, stride 1, padding 1, size 8   SAME
+kernel 3, stride 2, padding 1, size 9   SAME
+kernel 3, stride 2, padding 1, size 8   one row before, none after, then VALID
 """
 
 from __future__ import annotations
