@@ -44,10 +44,10 @@ class SignatureCodeGen(CodeGen):
     ) -> str:
         """The `def` line, and the line that binds the call to the placeholders."""
         names = [each.split(":")[0].split("=")[0].split("#")[0].strip() for each in free_vars]
-        names = [name for name in names if name != "self"]
-        targets = "".join(f"{name}, " for name in names)
+        targets = "".join(f"{each}, " for each in names if each != "self")
         equals = f"{targets.rstrip()} = " if targets else ""
-        head = f"def {self._func_name}(self, *args, **kwargs){maybe_return_annotation}:"
+        name = getattr(self, "_func_name", "forward")
+        head = f"def {name}(self, *args, **kwargs){maybe_return_annotation}:"
         return f"{head}\n    {equals}{SIGNATURE}.flatten(args, kwargs)"
 
     def generate_output(

@@ -24,6 +24,7 @@ from fxquant.tracing import functions as known
 from fxquant.tracing import refusals
 from fxquant.tracing.location import called_from, user_location
 from fxquant.tracing.modules import ModuleStack
+from fxquant.tracing.shortcuts import KEEPS_SHAPE, shape_kept
 from fxquant.tracing.snapshot import Snapshot
 from fxquant.tracing.stateful import functional_module
 from fxquant.tracing.values import Values, tensors_in
@@ -72,7 +73,7 @@ class Recorder(TorchFunctionMode):
         """Run a torch function, and record it when it works on traced tensors."""
         kwargs = kwargs or {}
         if self.stack.inside_leaf:
-            return func(*args, **kwargs)
+            return call(func, args, kwargs)
         name = known.name_of(func)
         if name in _SPECIAL:
             return _SPECIAL[name](self, func, args, kwargs)
@@ -176,7 +177,7 @@ class Recorder(TorchFunctionMode):
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return func(*args, **kwargs)
+            return call(func, args, kwargs)
         except refusals.DATA_ERRORS as error:
             dynamic = isinstance(error, refusals.DATA_ERRORS[1])
             refuse = refusals.shape_from_data if dynamic else refusals.reads_data
@@ -192,7 +193,7 @@ class Recorder(TorchFunctionMode):
             return
         if name in known.READS_DATA:
             raise refusals.reads_data(func, self.location())
-        if name in known.SHAPE_FROM_DATA:
+        if name in known.SHAPE_FROM_DATA or (name == "where" and len(args) + len(kwargs) == 1):
             raise refusals.shape_from_data(func, self.location())
 
     def _constant_masks(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -302,12 +303,21 @@ class Recorder(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a torch function, the slow fake norms by a shortcut."""
+    if func in KEEPS_SHAPE:
+        result = shape_kept(func, args, kwargs)
+        if result is not None:
+            return result
+    return func(*args, **kwargs)
+
+
 def _is_mask(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.bool, torch.uint8)
 
 
 _NOT_VALUES = frozenset({"grad", "_base", "_grad"})
-_GUARDED = known.READS_DATA | known.SHAPE_FROM_DATA | known.REFUSED.keys()
+_GUARDED = known.READS_DATA | known.SHAPE_FROM_DATA | known.REFUSED.keys() | {"where"}
 _SPECIAL: dict[str, Callable[[Recorder, Any, tuple[Any, ...], dict[str, Any]], Any]] = {
     "__get__": Recorder._property,
     "__set__": Recorder._set_property,

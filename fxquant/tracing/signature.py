@@ -181,7 +181,9 @@ def collect_arguments(
     return Mapping(dict, tuple(bound), children), leaves
 
 
-def specs(named: Iterable[tuple[str, torch.Tensor]]) -> tuple[TensorSpec, ...]:
+def specs(
+    named: Iterable[tuple[str, torch.Tensor]], prefix: str = "input"
+) -> tuple[TensorSpec, ...]:
     """Specs with names made unique and valid as identifiers.
 
     >>> specs([("x.0", torch.zeros(2)), ("x.0", torch.zeros(2))])[1].name
@@ -191,7 +193,7 @@ def specs(named: Iterable[tuple[str, torch.Tensor]]) -> tuple[TensorSpec, ...]:
     result = []
     for wanted, tensor in named:
         stem = re.sub(r"\W", "_", wanted).strip("_") or "value"
-        stem = f"input_{stem}" if stem[0].isdigit() else stem
+        stem = f"{prefix}_{stem}" if stem[0].isdigit() else stem
         name, number = stem, 0
         while name in taken:
             number += 1

@@ -74,8 +74,7 @@ class Snapshot:
             }
             attributes.append((module, dict(module.__dict__), contents))
         buffers = {
-            id(buffer): SavedTensor(buffer, buffer.detach().clone())
-            for buffer in model.buffers()
+            id(buffer): SavedTensor(buffer, buffer.detach().clone()) for buffer in model.buffers()
         }
         state = RandomState.take()
         return cls(attributes, buffers, state, torch.is_grad_enabled())

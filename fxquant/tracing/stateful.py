@@ -121,6 +121,7 @@ def _forget_count(recorder: Recorder, norm: nn.Module) -> None:
             if isinstance(source, torch.fx.Node) and source.op == "get_attr":
                 target = get_attribute(recorder.values.root, str(source.target))
                 if target is norm._buffers.get("num_batches_tracked"):
-                    recorder.graph.erase_node(node)
-                    recorder.values.forget(node)
+                    recorder.values.erase(node)
+                    if not source.users:
+                        recorder.values.erase(source)
                     return

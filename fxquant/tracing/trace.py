@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -72,6 +73,8 @@ def trace(
     parameters = parameters_of(module.forward)
     bound = bind(parameters, _positional(example_inputs), kwargs or {})
     structure, leaves = collect_arguments(bound)
+    for name, tensor in leaves:
+        _refuse_tensor(name, tensor)
     signature = Signature(parameters, specs(leaves), structure)
     return _Trace(module, signature, [tensor for _, tensor in leaves], fake).run()
 
@@ -95,12 +98,27 @@ def _positional(example_inputs: Any) -> tuple[Any, ...]:
     return tuple(example_inputs)
 
 
+def _refuse_tensor(name: str, example: torch.Tensor) -> None:
+    if example.layout != torch.strided or example.is_quantized or example.is_nested:
+        kind = "nested" if example.is_nested else f"{example.layout} {example.dtype}"
+        raise InputError(
+            f"input {name} is a {kind} tensor, which cannot be traced",
+            fix="pass an ordinary dense tensor",
+        )
+
+
 def _refuse_module(module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise TraceError(
             "the model is a scripted module, which has no Python code to follow",
             fix="trace the original module before torch.jit.script or torch.jit.trace",
         )
+    for name in (*module._modules, *module._parameters, *module._buffers):
+        if name == "meta" or hasattr(fx.GraphModule, name):
+            raise TraceError(
+                f"the model has a part named {name!r}, a name that torch.fx uses itself",
+                fix="rename the attribute",
+            )
     lazy = (nn.UninitializedParameter, nn.UninitializedBuffer)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if isinstance(tensor, lazy):
@@ -113,6 +131,23 @@ def _compiled_code_off() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from reporting what tracing does on purpose."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # an error of the user's comes as an exception, once
+    try:
+        with warnings.catch_warnings():
+            # a fake copy of a computed weight looks at its .grad
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+            # a compiled part is watched under its wrapper and under its own path
+            warnings.filterwarnings("ignore", message="Using `torch.compile")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 class _Trace:
@@ -155,7 +190,7 @@ class _Trace:
     def _placeholders(self) -> list[torch.Tensor]:
         tensors = []
         for spec, example in zip(self.signature.inputs, self.inputs, strict=True):
-            tensor = self._input(spec.name, example)
+            tensor = self._input(example)
             node = self.graph.placeholder(spec.name)
             node.meta["val"] = self.values.fake(tensor)
             self.values.bind(tensor, node)
@@ -163,15 +198,9 @@ class _Trace:
             tensors.append(tensor)
         return tensors
 
-    def _input(self, name: str, example: torch.Tensor) -> torch.Tensor:
-        try:
-            plain = example.detach()
-            tensor = self.fake_mode.from_tensor(plain) if self.fake else plain.clone()
-        except (NotImplementedError, RuntimeError, AssertionError) as error:
-            raise InputError(
-                f"input {name} is a {type(example).__name__} of layout {example.layout}, which "
-                f"cannot be traced: {error}"
-            ) from error
+    def _input(self, example: torch.Tensor) -> torch.Tensor:
+        plain = example.detach()
+        tensor = self.fake_mode.from_tensor(plain) if self.fake else plain.clone()
         return tensor.requires_grad_(example.requires_grad)
 
     @contextlib.contextmanager
@@ -180,9 +209,7 @@ class _Trace:
         for module in self.model.modules():
             module._backward_hooks.clear()
             module._backward_pre_hooks.clear()
-        with torch.enable_grad(), _compiled_code_off(), warnings.catch_warnings():
-            # a fake copy of a computed weight looks at its .grad
-            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+        with torch.enable_grad(), _compiled_code_off(), _quiet():
             yield
 
     def _finish(self, result: Any) -> Signature:
@@ -193,7 +220,7 @@ class _Trace:
         nodes = tuple(self.values.node_of(tensor) for _, tensor in leaves)
         output = self.graph.output(nodes)
         output.meta["val"] = tuple(node.meta["val"] for node in nodes)
-        return replace(self.signature, outputs=specs(named), output_structure=structure)
+        return replace(self.signature, outputs=specs(named, "output"), output_structure=structure)
 
     def _write_buffers(self) -> None:
         """`self.mean = new` on a buffer: the graph writes the new value into its own buffer."""

@@ -121,8 +121,9 @@ class Values:
         if base is not None:
             yield base.node
 
-    def forget(self, node: Node) -> None:
-        """Drop the tensors of a node that was erased."""
+    def erase(self, node: Node) -> None:
+        """Take a node out of the graph again, and forget its tensors."""
+        self.graph.erase_node(node)
         self._values = {key: v for key, v in self._values.items() if v.node is not node}
 
     def fake(self, value: Any) -> Any:

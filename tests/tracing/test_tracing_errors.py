@@ -37,7 +37,7 @@ def item(x: Tensor) -> Tensor:
     return x / x.max().item()
 
 
-def listed(x: Tensor) -> Tensor:
+def listed(x: Tensor) -> Any:
     return x + sum(x.flatten().tolist())
 
 
@@ -69,7 +69,7 @@ def masked(x: Tensor) -> Tensor:
     return x[x > 0]
 
 
-def unique(x: Tensor) -> Tensor:
+def unique(x: Tensor) -> Any:
     return x.unique()
 
 
@@ -84,7 +84,7 @@ REFUSED: list[tuple[Callable[..., Any], str, str]] = [
     (integer, DATA, "keep the value a tensor"),
     (real, DATA, "keep the value a tensor"),
     (item, DATA, "keep the value a tensor"),
-    (listed, DATA, "with torch functions"),
+    (listed, DATA, "torch functions"),
     (member, DATA, "torch.where"),
     (same, DATA, "torch.where"),
     (numpy_method, DATA, "with torch functions"),
@@ -125,7 +125,7 @@ def test_error_text_is_pinned() -> None:
     ]
 
 
-def scripted_function(x: Tensor) -> Tensor:
+def scripted_function(x: Tensor) -> Any:
     return SCRIPTED(x * 2) + 1
 
 
@@ -176,6 +176,10 @@ def test_models_that_cannot_be_followed() -> None:
         trace(SCRIPTED, (torch.randn(2),))
     with pytest.raises(TraceError, match="not initialized yet"):
         trace(nn.LazyLinear(3), (torch.randn(2, 2),))
+    model = nn.Module()
+    model.meta = nn.Linear(2, 2)
+    with pytest.raises(TraceError, match="named 'meta', a name that torch.fx uses itself"):
+        trace(model, (torch.randn(2, 2),))
     with pytest.raises(TraceError, match="dynamic_shapes is not supported yet"):
         trace(nn.ReLU(), (torch.randn(2),), dynamic_shapes={"input": {0: "batch"}})
 
@@ -191,6 +195,8 @@ def test_example_inputs_are_checked() -> None:
         trace(model, {"input": torch.randn(2, 2)})
     with pytest.raises(InputError, match="input is a object, which is neither a tensor"):
         trace(model, (object(),))
+    with pytest.raises(InputError, match="input is a torch.sparse_coo torch.float32 tensor"):
+        trace(model, (torch.eye(2).to_sparse(),))
     with pytest.raises(InputError, match="input is a ndarray"):
         trace(model, (np.zeros((2, 2)),))
     with pytest.raises(InputError, match=r"output\.1 is a function"):

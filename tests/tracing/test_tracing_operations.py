@@ -98,7 +98,7 @@ def made_on_the_way(x: Tensor) -> Tensor:
     return x + torch.zeros_like(x) + torch.full_like(x, h)
 
 
-def several_results(x: Tensor) -> Tensor:
+def several_results(x: Tensor) -> Any:
     """Tuples, named tuples and lists of results."""
     value, index = x.max(1)
     other = torch.max(x, dim=2).values
@@ -126,7 +126,7 @@ def properties(x: Tensor) -> Tensor:
     return x.mT @ x.data.transpose(-1, -2).mT + x.size(1) + x.numel() + x.shape[-1]
 
 
-def functions(x: Tensor) -> Tensor:
+def functions(x: Tensor) -> Any:
     """A few of `torch.nn.functional`, `torch.linalg`, `torch.special`, `torch.fft`."""
     y = F.gelu(F.pad(x, (1, 1)), approximate="tanh")
     y = F.interpolate(y, scale_factor=2.0, mode="bilinear") + F.softmax(x, -1).sum()
@@ -225,8 +225,8 @@ class Direct(nn.Module):
             self.counter += 1
             self.scale = self.scale * 0.9 + x.mean() * 0.1
         y = F.linear(x, weight) * self.scale + self.table[0] * self.table[1]
-        y = y + self.by_name["gain"] + self.counter + self.hidden
-        return y
+        z: Tensor = y + self.by_name["gain"] + self.counter + self.hidden
+        return z
 
 
 @pytest.mark.parametrize("fake", [True, False])
