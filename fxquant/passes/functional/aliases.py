@@ -51,6 +51,8 @@ class Alias:
 
     __slots__ = ("node", "parent", "state", "tensor", "version", "view")
 
+    version: int
+
     def __init__(
         self,
         tensor: torch.Tensor,
@@ -104,3 +106,14 @@ def share_memory(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether two fake tensors lie in the same storage."""
     one, other = first.untyped_storage(), second.untyped_storage()
     return bool(one._cdata == other._cdata)
+
+
+def are_one(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two fake tensors are the same part of the same memory."""
+    return (
+        first.shape == second.shape
+        and first.stride() == second.stride()
+        and first.storage_offset() == second.storage_offset()
+        and first.dtype == second.dtype
+        and share_memory(first, second)
+    )

@@ -28,7 +28,7 @@ from torch.fx.node import map_arg
 
 from fxquant.ir.aten import aten, packet_name
 from fxquant.ir.edit import free_name, inherit, new_graph_like
-from fxquant.passes.functional.aliases import IDENTITY, Alias, View, share_memory
+from fxquant.passes.functional.aliases import IDENTITY, Alias, View, are_one, share_memory
 from fxquant.passes.functional.schema import Named, bind, count_dimensions, first_tensor, spread
 from fxquant.passes.functional.unsupported import Unsupported
 
@@ -141,8 +141,8 @@ class Engine:
         fake = self.fake_mode.from_tensor(plain, static_shapes=True)
         node = self.graph.create_node("get_attr", path, (), {})
         node.meta["val"] = fake
-        self._inherit(node)
-        self._made.pop()
+        if self.origin is not None:
+            inherit(node, self.origin, value=False)
         found = Alias(fake, node, state=state)
         self._aliases[id(fake)] = found
         return found
@@ -270,6 +270,8 @@ class Engine:
 
     def assign(self, target: Tensor, value: Tensor) -> Tensor:
         """Write a value, broadcast and converted as eager PyTorch does, to a tensor."""
+        if are_one(target, value):  # `x[0] += 1` ends with x[0] = x[0].
+            return target
         if value.dtype != target.dtype:
             value = self.call(aten._to_copy.default, value, dtype=target.dtype)
         if value.shape != target.shape:

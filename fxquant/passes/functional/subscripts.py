@@ -40,13 +40,13 @@ def setitem(engine: Engine, source: Tensor, index: Any, value: Any) -> None:
     """The write `source[index] = value`."""
     part, indices = _basic(engine, source, index)
     if not indices:
-        engine.assign(part, _as_tensor(engine, value, part))
+        engine.assign(part, _as_tensor(engine, value, part, list(part.shape)))
         return
     mask = _single_mask(indices)
     if mask is not None and _is_number(value):
         engine.assign(part, _masked(engine, part, indices.index(mask), mask, value))
         return
-    given = _as_tensor(engine, value, part)
+    given = _as_tensor(engine, value, part, [])
     if given.dtype != part.dtype:
         given = engine.call(aten._to_copy.default, given, dtype=part.dtype)
     engine.assign(part, engine.call(aten.index_put.default, part, indices, given))
@@ -125,12 +125,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0)
 
 
-def _as_tensor(engine: Engine, value: Any, like: Tensor) -> Tensor:
-    """The value to be written, as a tensor."""
+def _as_tensor(engine: Engine, value: Any, like: Tensor, shape: list[int]) -> Tensor:
+    """The value to be written, as a tensor; a number fills a shape."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, int | float | complex):
-        shape: list[int] = []
         result: Tensor = engine.call(aten.full.default, shape, value, dtype=like.dtype)
         return result
     return _constant(engine, value)
