@@ -1,6 +1,6 @@
 # make demo   install, train a small net on handwritten digits, quantize it, run it in LiteRT
 # make test   install, then lint, types and tests (what continuous integration runs)
-# make lint | types | check | bench | build | clean
+# make lint | types | pytest | bench | zoo | docs | build | clean
 #
 # PYTHON       the interpreter that the virtual environment is made from
 # TORCH_INDEX  another package index for torch alone, such as https://download.pytorch.org/whl/cpu
@@ -14,9 +14,9 @@ JOBS        ?= 2
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
-FILES   := fxquant tests benchmarks examples
+FILES   := fxquant tests benchmarks examples docs
 
-.PHONY: demo test check lint types pytest bench build clean
+.PHONY: demo test check lint types pytest bench zoo docs build clean
 .DEFAULT_GOAL := test
 
 # torch first and alone: whatever asks for it later finds it there and fetches no second build.
@@ -57,10 +57,15 @@ types: $(VENV)/.test
 pytest: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-bench: $(VENV)/.test
+zoo: $(VENV)/.test
 	$(BIN)/python -m benchmarks.zoo
+
+bench: zoo
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.speed
+
+docs: $(VENV)/.demo
+	$(BIN)/python docs/write_architecture.py
 
 build: $(VENV)/.test
 	$(BIN)/python -m build --no-isolation

@@ -16,9 +16,9 @@ from torch.utils import _pytree as pytree
 
 import fxquant
 from fxquant.backends.base import IoDtype, IoLayout, Lowered
-from fxquant.backends.borders import from_file, to_file
+from fxquant.backends.tflite.sample_outputs import run_graph
 from fxquant.cli.calibration_data import CalibrationData
-from fxquant.cli.input_spec import Call, InputSpec, as_call, random_call
+from fxquant.cli.input_spec import Call, InputSpec, random_call
 from fxquant.cli.stages import Stages
 from fxquant.passes.pipeline import Pipeline
 
@@ -81,7 +81,7 @@ class Conversion:
             VerifyError: they differ.
         """
         with self.stages.stage("verify"):
-            call = self.at_borders(lowered, next(self.calls(1)))
+            call = next(self.calls(1))
             fxquant.verify(lowered, [call.kwargs or call.args]).check()
 
     def compare(self, lowered: Lowered) -> None:
@@ -94,16 +94,7 @@ class Conversion:
     def _outputs(self, lowered: Lowered, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
         """All outputs of the model and of the program for one call, each as one flat tensor."""
         wanted = tensors_of(self.model(*call.args, **call.kwargs))
-        borders = self.at_borders(lowered, call)
-        found = from_file(
-            lowered, tensors_of(lowered.graph_module(*borders.args, **borders.kwargs))
-        )
-        return _flat(wanted), _flat(found)
-
-    def at_borders(self, lowered: Lowered, call: Call) -> Call:
-        """The arguments of the model in the file's layout and dtype."""
-        values = list(call.kwargs.values()) if call.kwargs else list(call.args)
-        return as_call(self.specs, to_file(lowered, values))
+        return _flat(wanted), _flat(run_graph(lowered, call.kwargs or call.args))
 
     def save(self, lowered: Lowered, path: Path) -> None:
         """Writes the file, whole or not at all."""

@@ -1,7 +1,7 @@
 """Real pretrained nets and real pictures, found through `FXQUANT_DATA`.
 
 The folder holds `models.json`, `models/<name>.safetensors`, `imagenet/labels.csv`,
-`imagenet/images/` and `cifar10.npz`. None of it belongs to the project: what needs it skips without.
+`imagenet/images/` and `cifar10.npz`. None of it belongs to the project; what needs it skips.
 """
 
 from __future__ import annotations
