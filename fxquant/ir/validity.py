@@ -7,11 +7,14 @@ what is wrong with a node, or None. All problems are reported together.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from fxquant.errors import InvalidGraph, Problem
 from fxquant.ir.aten import is_aten, named_arguments, overload, packet_name
@@ -19,6 +22,9 @@ from fxquant.ir.edit import get_attribute
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_text
 from fxquant.ir.state import state_of
+
+# What follows train and eval mode stays a module; observers and stubs are not torch.nn's.
+CORE_MODULES = (_BatchNorm, _DropoutNd)
 
 Check = Callable[[GraphModule, Node], str | None]
 
@@ -45,6 +51,25 @@ def _no_in_place(root: GraphModule, node: Node) -> str | None:
     if is_aten(node) and overload(node)._schema.is_mutable:
         return f"{packet_name(node.target)} writes into its argument"
     return None
+
+
+def _operator_only(root: GraphModule, node: Node) -> str | None:
+    if node.op != "call_function" or is_aten(node):
+        return None
+    source = node.args[0] if node.args else None
+    several = isinstance(source, Node) and isinstance(source.meta.get("val"), tuple | list)
+    if node.target is operator.getitem and several:
+        return None
+    return f"{packet_name(node.target)} is not an ATen operator"
+
+
+def _module_of_core(root: GraphModule, node: Node) -> str | None:
+    if node.op != "call_module":
+        return None
+    module = get_attribute(root, str(node.target))
+    if isinstance(module, CORE_MODULES) or not type(module).__module__.startswith("torch.nn."):
+        return None
+    return f"a {type(module).__name__} stands in the core dialect as a module"
 
 
 def _has_value(root: GraphModule, node: Node) -> str | None:
@@ -78,6 +103,8 @@ TABLE: list[Row] = [
     Row("target-exists", None, _target_exists),
     Row("no-method", "functional", _no_method),
     Row("no-in-place", "functional", _no_in_place),
+    Row("operators-only", "functional", _operator_only),
+    Row("core-modules", "functional", _module_of_core),
     Row("has-value", "shapes", _has_value),
     Row("positive-scale", None, _grid),
     Row("positive-scales", None, _channel_grid),

@@ -13,18 +13,16 @@ from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
+from fxquant.ir.validity import CORE_MODULES
 from fxquant.passes.functional.engine import Engine
 
-STAYS = (_BatchNorm, _DropoutNd)
 OWN_PACKAGE = "fxquant."
 
 
 def stays(module: nn.Module) -> bool:
     """Whether a module is allowed in the core dialect."""
-    return isinstance(module, STAYS) or type(module).__module__.startswith(OWN_PACKAGE)
+    return isinstance(module, CORE_MODULES) or type(module).__module__.startswith(OWN_PACKAGE)
 
 
 def call_kept(engine: Engine, path: str, module: nn.Module, *args: Any) -> Any:

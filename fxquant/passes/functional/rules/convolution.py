@@ -34,7 +34,7 @@ def conv(engine: Engine, call: Call) -> Any:
             # The odd one goes to the end: pad there first, then as on both sides.
             pad = [side for each in reversed(total) for side in (0, each % 2)]
             named["input"] = engine.call(aten.constant_pad_nd.default, named["input"], pad)
-    return engine.apply(_OVERLOADS[call.name], named, call.result)
+    return engine.apply(_OVERLOADS[call.name], named)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
