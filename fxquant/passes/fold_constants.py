@@ -63,7 +63,7 @@ class FoldConstants(Pass):
         if any(operand.op != "get_attr" for operand in operands):
             return False
         before = sum(operand.meta["val"].numel() for operand in operands)
-        return int(node.meta["val"].numel()) <= before + self.growth
+        return bool(node.meta["val"].numel() <= before + self.growth)
 
 
 def _is_random(node: Node) -> bool:

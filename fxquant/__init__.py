@@ -1,0 +1,46 @@
+"""fxquant: from a PyTorch model to a small, fast, correct quantized program.
+
+    import fxquant as fq
+
+    fq.compile(model, example_inputs, quantize="int8", calibration=loader, output="model.tflite")
+
+Every stage of the way is a `torch.fx.GraphModule` that runs: print it, run it, compare it with the
+stage before.
+"""
+
+from __future__ import annotations
+
+from fxquant.api import calibrate, compile, convert, lower, prepare, verify
+from fxquant.backends.base import Backend, Lowered
+from fxquant.backends.registry import register_backend
+from fxquant.errors import FxquantError
+from fxquant.ir.printer import format_graph
+from fxquant.passes.base import Pass, PassResult
+from fxquant.passes.instruments import instruments
+from fxquant.passes.pipeline import Pipeline
+from fxquant.passes.registry import register_pass
+from fxquant.quant.config import QuantConfig
+from fxquant.tracing import trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "FxquantError",
+    "Lowered",
+    "Pass",
+    "PassResult",
+    "Pipeline",
+    "QuantConfig",
+    "calibrate",
+    "compile",
+    "convert",
+    "format_graph",
+    "instruments",
+    "lower",
+    "prepare",
+    "register_backend",
+    "register_pass",
+    "trace",
+    "verify",
+]

@@ -1,0 +1,66 @@
+"""The TFLite backend: constraints, the pipeline of passes, the writer and the verifier in one place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule
+
+from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
+from fxquant.backends.tflite.constraints import TABLE
+from fxquant.backends.tflite.layout.assign_layout import AssignLayout
+from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
+from fxquant.backends.tflite.output_file import write_file
+from fxquant.backends.tflite.passes.fold_tfl_constants import FoldTflConstants
+from fxquant.backends.tflite.passes.fuse_activation import FuseActivation
+from fxquant.backends.tflite.passes.merge_pads import MergePads
+from fxquant.backends.tflite.serialize import contents_of, serialize
+from fxquant.backends.tflite.verify import verify
+from fxquant.backends.tflite.verify_report import VerifyReport
+from fxquant.passes.pipeline import Pipeline
+from fxquant.quant.constraints import ConstraintTable
+
+
+class TfliteBackend(Backend):
+    """Flatbuffers for LiteRT."""
+
+    name: ClassVar[str] = "tflite"
+    suffix: ClassVar[str] = ".tflite"
+
+    def constraints(self) -> ConstraintTable:
+        """What LiteRT's int8 kernels take."""
+        return TABLE
+
+    def pipeline(self, options: LowerOptions) -> Pipeline:
+        """legalize, then few exact rewrites around the layout."""
+        return Pipeline(
+            (
+                LegalizeTflite(integer_io=options.io_dtype == "int8"),
+                FoldTflConstants(),
+                AssignLayout(io_layout=options.io_layout),
+                FoldTflConstants(),
+                FuseActivation(),
+                MergePads(),
+            ),
+            title="tflite",
+        )
+
+    def write(self, graph_module: GraphModule) -> Sequence[Segment]:
+        """The head of the file, then views of the weights."""
+        return serialize(graph_module)
+
+    def save(self, segments: Sequence[Segment], path: Path) -> None:
+        """Write to a temporary file beside the target and rename it."""
+        write_file(path, segments)
+
+    def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
+        """The file's operators by their builtin names."""
+        operators = contents_of(graph_module).model.main.operators
+        return dict(Counter(operator.name for operator in operators))
+
+    def verify(self, lowered: Lowered, data: Iterable[Any], **options: Any) -> VerifyReport:
+        """Run the file in LiteRT and compare every value with the last graph."""
+        return verify(lowered.graph_module, list(lowered.segments()), data, **options)
