@@ -55,7 +55,7 @@ def convert(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     inputs: Annotated[
         list[str],
-        typer.Option("--input", help="[name=]1,3,224,224[:dtype]; once for each input."),
+        typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
     ],
     weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
     quantize: Annotated[
