@@ -1,5 +1,7 @@
 """The scale and zero point with the least expected squared error over a histogram.
 
+Clipping counts more than rounding (`CLIPPING`).
+
 A grid of integers times a scale always holds 0, so the error of rounding depends on the scale
 alone and the error of clipping on the two ends alone. Both are summed once per scale; every pair
 (scale, zero point) is then looked up. The range that clips nothing is among the candidates and
@@ -16,6 +18,11 @@ from fxquant.quant.histogram import BINS, HALF, Histogram, centers
 
 FEWEST = 1 / 32
 """The smallest scale tried, relative to the one that clips nothing."""
+
+CLIPPING = 4.0
+"""Errors of rounding are independent and cancel in the sums that follow; those of clipping all
+point inwards and do not. On pretrained nets a weight of 4 keeps the most predictions, 1 and 16
+keep fewer."""
 
 COARSE, FINE, ZERO_POINTS = 40, 24, 256
 
@@ -45,7 +52,7 @@ class ErrorTable:
         inside = rounding.gather(1, last) - rounding.gather(1, first)
         below = self._clipping(self.moments[:, first], low)
         above = self._clipping(self.moments[:, -1, None, None] - self.moments[:, last], high)
-        return inside.clamp(min=0) + below + above
+        return inside.clamp(min=0) + CLIPPING * (below + above)
 
     def _place(self, edge: Tensor) -> Tensor:
         return (edge / self.width + HALF).round().clamp(0, BINS).to(torch.int64)
