@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
+from fxquant import __version__
 from fxquant.cli.convert import convert
 from fxquant.cli.inspect_file import inspect_file
 from fxquant.cli.pass_list import list_passes
@@ -31,13 +31,9 @@ app.command("passes")(list_passes)
 
 
 def _print_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    try:
-        typer.echo(f"fxquant {version('fxquant')}")
-    except PackageNotFoundError:
-        typer.echo("fxquant (run from a source tree, not installed)")
-    raise typer.Exit
+    if wanted:
+        typer.echo(f"fxquant {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
