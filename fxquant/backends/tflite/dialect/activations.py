@@ -12,6 +12,7 @@ from ..kernels.hard_swish import hard_swish_integers
 from ..kernels.lookup import table_lookup
 from ..kernels.rectify import leaky_relu_integers, prelu_integers, relu_integers
 from ..kernels.requantize import bounds_of
+from ..kernels.selection import kernels
 from ..kernels.softmax import softmax_integers
 from .values import QTensor, QType, Value, needs_out, operator, real_of
 
@@ -65,17 +66,21 @@ def prelu(x: Value, alpha: Value, *, out: QType | None = None) -> Value:
 
 
 def _function(
-    x: Value, function: Callable[[Tensor], Tensor], out: QType | None, name: str
+    x: Value,
+    function: Callable[[Tensor], Tensor],
+    out: QType | None,
+    name: str,
+    delegated: bool = False,
 ) -> Value:
     if isinstance(x, QTensor):
-        return table_lookup(x, function, needs_out(out, name))
+        return table_lookup(x, function, needs_out(out, name), delegated=delegated)
     return function(x)
 
 
 @operator()
 def elu(x: Value, *, out: QType | None = None) -> Value:
     """ELU."""
-    return _function(x, functional.elu, out, "elu")
+    return _function(x, functional.elu, out, "elu", delegated=True)
 
 
 @operator()
@@ -96,13 +101,13 @@ def hard_swish(x: Value, *, out: QType | None = None) -> Value:
 @operator()
 def logistic(x: Value, *, out: QType | None = None) -> Value:
     """LOGISTIC: the sigmoid; int8 results have scale 1/256 and zero point -128."""
-    return _function(x, torch.sigmoid, out, "logistic")
+    return _function(x, torch.sigmoid, out, "logistic", delegated=True)
 
 
 @operator()
 def tanh(x: Value, *, out: QType | None = None) -> Value:
     """TANH."""
-    return _function(x, torch.tanh, out, "tanh")
+    return _function(x, torch.tanh, out, "tanh", delegated=True)
 
 
 @operator()
@@ -130,7 +135,11 @@ def l2_normalization(x: Tensor) -> Tensor:
 def local_response_normalization(
     x: Tensor, *, radius: int, bias: float = 1.0, alpha: float = 1.0, beta: float = 0.5
 ) -> Tensor:
-    """LOCAL_RESPONSE_NORMALIZATION: over 2 * radius + 1 channels, summed and not averaged."""
-    squares = functional.pad(x.square(), (radius, radius))
-    window = squares.unfold(-1, 2 * radius + 1, 1).sum(-1)
+    """LOCAL_RESPONSE_NORMALIZATION: summed over neighboring channels, not averaged.
+
+    The reference kernel leaves out the last of the 2 * radius + 1 channels.
+    """
+    after = radius - 1 if kernels.get() == "reference" else radius
+    squares = functional.pad(x.square(), (radius, after))
+    window = squares.unfold(-1, radius + 1 + after, 1).sum(-1)
     return x * (bias + alpha * window) ** -beta

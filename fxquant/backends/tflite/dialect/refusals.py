@@ -150,6 +150,12 @@ def _features_do_not_match(call: Call) -> bool:
     return weights is not None and size % weights.shape[-1] != 0
 
 
+def _scattered_axes(call: Call) -> bool:
+    rank = len(call.primary.shape)
+    axes = sorted({axis % rank for axis in call.arguments["axis"]})
+    return bool(axes) and axes[-1] - axes[0] >= len(axes)
+
+
 def _unequal_shapes(call: Call) -> bool:
     return len({call.type_of(value).shape for _, value in call.values()}) > 1
 
@@ -188,5 +194,6 @@ REFUSALS: dict[str, Refusal] = {
     "rank 6": Refusal(_rank_over(6), "XNNPACK refuses the model above 6 dimensions"),
     "rank 8": Refusal(_rank_over(8), "the kernel has at most 8 dimensions"),
     "features": Refusal(_features_do_not_match, "input size and weights do not match"),
+    "scattered axes": Refusal(_scattered_axes, "the axes must lie side by side"),
     "unequal shapes": Refusal(_unequal_shapes, "the kernel does not broadcast"),
 }

@@ -177,18 +177,18 @@ class Call:
             found.pop()
         return found
 
-    def fields(self) -> dict[str, int | float | bool | NumpyArray]:
+    def fields(self) -> dict[str, int | float | bool | tuple[int, ...]]:
         """The options table: setter name -> value as the file stores it."""
         return {option.field: self._encode(option) for option in self.row.options}
 
-    def _encode(self, option: Option) -> int | float | bool | NumpyArray:
+    def _encode(self, option: Option) -> int | float | bool | tuple[int, ...]:
         value = option.derive(self) if option.derive else self.arguments[option.name]
         if option.enum is not None:
             import tflite
 
             return int(getattr(getattr(tflite, option.enum), str(value).upper()))
         if option.vector:
-            return np.asarray(value, np.int32)
+            return tuple(map(int, value))
         return value  # type: ignore[no-any-return]
 
     def version(self) -> int:

@@ -21,13 +21,18 @@ class Multiplier(NamedTuple):
     exponent: Tensor
 
 
+def one_or_many(parameter: Tensor) -> Tensor:
+    """A vector of one as a scalar, which broadcasts to scalars too."""
+    return parameter.reshape(()) if parameter.numel() == 1 else parameter
+
+
 def multiplier(real: Tensor | float) -> Multiplier:
     """The fixed-point form of positive reals (float64).
 
     >>> multiplier(0.75)
     Multiplier(mantissa=tensor(1610612736), exponent=tensor(0))
     """
-    value = torch.as_tensor(real, dtype=torch.float64)
+    value = one_or_many(torch.as_tensor(real, dtype=torch.float64))
     fraction, exponent = torch.frexp(value)
     mantissa = torch.floor(fraction * 2.0**31 + 0.5).to(torch.int64)
     exponent = exponent.to(torch.int64)

@@ -2,7 +2,8 @@
 
     table[q] = clamp(round(f(s_in * (q - z_in)) / s_out) + z_out)
 
-Evaluated in float32, multiplied by the float32 reciprocal of the output's scale, rounded half away.
+Evaluated in float32, multiplied by the float32 reciprocal of the output's scale, rounded half away;
+the delegate rounds its own functions (LOGISTIC, TANH, ELU) to even.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from torch import Tensor
 from .fixed_point import round_half_away
 from .quantized import QTensor, QType, quantized
 from .requantize import RANGES, float32
+from .selection import kernels
 
 Function = Callable[[Tensor], Tensor]
 
 
-def table_lookup(x: QTensor, function: Function, out: QType) -> QTensor:
-    """The table applied to every element."""
+def table_lookup(x: QTensor, function: Function, out: QType, *, delegated: bool = False) -> QTensor:
+    """The table applied to every element; `delegated`: XNNPACK has the function, too."""
     low, high = RANGES[x.dtype]
     entries = torch.arange(low, high + 1, dtype=torch.int64)
     arguments = x.scale * (entries - x.offset).to(torch.float32)
     scaled = function(arguments) * (1 / float32(out.scale))
-    return _apply(x, round_half_away(scaled).nan_to_num(0.0) + out.zero_point, out)
+    to_even = delegated and kernels.get() == "xnnpack"
+    rounded = torch.round(scaled) if to_even else round_half_away(scaled)
+    return _apply(x, rounded.nan_to_num(0.0) + out.zero_point, out)
 
 
 def truncated_sqrt(x: QTensor, out: QType) -> QTensor:

@@ -16,6 +16,7 @@ from .requantize import RANGES, twice, up
 from .selection import kernels
 
 _BLOCK = 8
+_WIDE_BLOCK = 16
 
 
 def _clamped(values: Tensor, out: QType) -> QTensor:
@@ -55,10 +56,13 @@ def requantize(x: QTensor, out: QType) -> QTensor:
     if both_int8 and kernels.get() == "xnnpack":
         ratio = torch.round(256 * (x.scale / to_scale)).to(torch.int64)
         return _clamped(((accumulator * ratio + 128) >> 8) + out.zero_point, out)
-    scheme = up if both_int8 and kernels.get() == "optimized" else twice
-    return _clamped(
-        scheme(accumulator, from_scale / to_scale.to(torch.float64)) + out.zero_point, out
-    )
+    real = from_scale / to_scale.to(torch.float64)
+    if not both_int8 or kernels.get() == "reference":
+        return _clamped(twice(accumulator, real) + out.zero_point, out)
+    flat = accumulator.reshape(-1)
+    whole = flat.numel() - flat.numel() % _WIDE_BLOCK
+    scaled = torch.cat([up(flat[:whole], real), twice(flat[whole:], real)])
+    return _clamped(scaled.reshape(accumulator.shape) + out.zero_point, out)
 
 
 def dequantize_real(x: QTensor) -> Tensor:

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from fxquant.errors import InvalidGraph
 
-from .fixed_point import multiplier, round_away, round_half_away, scale_twice, scale_up, scale_wide
+from .fixed_point import (
+    multiplier,
+    one_or_many,
+    round_away,
+    round_half_away,
+    scale_twice,
+    scale_up,
+    scale_wide,
+)
 from .quantized import QTensor, QType, quantized
 from .selection import kernels
 
@@ -91,13 +99,13 @@ def wide(accumulator: Tensor, real: Tensor) -> Tensor:
 
 def double(accumulator: Tensor, real: Tensor) -> Tensor:
     """One rounding in float64, ties away from zero."""
-    return round_half_away(accumulator.to(torch.float64) * real).to(torch.int64)
+    return round_half_away(accumulator.to(torch.float64) * one_or_many(real)).to(torch.int64)
 
 
 def single(accumulator: Tensor, scale: Tensor, out: QType, activation: str = "NONE") -> QTensor:
     """XNNPACK: one rounding in float32 to even; saturates at the top before it rounds."""
     _, high = activation_range(activation, out)
-    product = accumulator.to(torch.float32).mul_(scale.to(torch.float32))
+    product = accumulator.to(torch.float32) * one_or_many(scale.to(torch.float32))
     rounded = product.clamp_(max=float(high - out.zero_point)).round_()
     return finish(rounded.to(torch.int64), out, activation)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .short_form import row
+from .short_form import ACTIVATION, NO_ACTIVATION, row
 
 _LUT = {"i8": 2, "i16": 2}
 _UP_TO_INT16 = {"i8": 2, "i16": 3}
@@ -64,7 +64,8 @@ ACTIVATIONS = (
         "l2_normalization",
         "x",
         "L2NormOptions",
-        "fused_activation_function:ActivationFunctionType",
+        ACTIVATION,
+        derived=NO_ACTIVATION,
         kinds="f32 q8 qu8",
         versions={"i8": 2},
         fixed={"q8": (1 / 128, 0), "qu8": (1 / 128, 128)},

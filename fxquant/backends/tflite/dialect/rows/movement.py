@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..row import Call
-from .short_form import ANY, ORDERED, row
+from .short_form import ANY, NO_ACTIVATION, ORDERED, row
 
 _WITHOUT_16 = "f32 f16 bf16 q8 qu8 q16 i8 u8 i16 i32 i64 bool"
 _BLOCKS = "f32 q8 qu8 i8 u8 i32 i64"
@@ -17,10 +17,6 @@ def _count(name: str) -> Callable[[Call], int]:
 
 def _results(call: Call) -> int:
     return len(call.results)
-
-
-def _none(call: Call) -> str:
-    return "NONE"
 
 
 def _zero(call: Call) -> int:
@@ -60,7 +56,7 @@ MOVEMENT = (
         "axis fused_activation_function:ActivationFunctionType",
         kinds="f32 f16 bf16 q8 qu8 q16 i8 u8 i16 i32 u32 i64 bool",
         versions={"i8": 2, "i16": 3, "f16": 6},
-        derived={"fused_activation_function": _none},
+        derived=NO_ACTIVATION,
         same_scale="values",
         refusals=("rank 6",),
     ),
@@ -214,6 +210,7 @@ MOVEMENT = (
         kinds=_WITHOUT_16,
         versions={"bool": 2, "i8": 3},
         same_scale="x",
+        refusals=("scattered axes",),
     ),
     row(
         "space_to_depth",

@@ -11,6 +11,7 @@ from typing import Any
 from ..row import Call, Operand, Option, Row
 
 ACTIVATION = "fused_activation_function:ActivationFunctionType"
+NO_ACTIVATION: dict[str, Callable[[Call], Any]] = {"fused_activation_function": lambda call: "NONE"}
 ANY = "f32 f16 bf16 q8 qu8 q16 i8 u8 i16 u16 i32 u32 i64 bool f64"
 ORDERED = "f32 q8 qu8 q16 i8 u8 i16 i32 i64"
 
