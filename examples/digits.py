@@ -197,10 +197,10 @@ def main(folder: Path = Path()) -> float:
 
     int8 = measure(LiteRTModel(int8_path), test_data)
     rows: list[tuple[str, Measurement, Path | None]] = [
-        ("float, PyTorch", measure(model, test_data), None),
+        ("float, torch", measure(model, test_data), None),
         ("float, LiteRT", measure(LiteRTModel(float_path), test_data), float_path),
-        ("int8 simulated, PyTorch", measure(quantized, test_data), None),
-        ("int8 as on the device, PyTorch", measure(lowered.graph_module, test_data), None),
+        ("int8 simulated, torch", measure(quantized, test_data), None),
+        ("int8 exact, torch", measure(lowered.graph_module, test_data), None),
         ("int8, LiteRT", int8, int8_path),
     ]
     console.print(report(rows))

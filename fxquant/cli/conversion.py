@@ -19,6 +19,7 @@ from fxquant.backends.base import IoDtype, IoLayout, Lowered
 from fxquant.backends.tflite.sample_outputs import run_graph
 from fxquant.cli.calibration_data import CalibrationData
 from fxquant.cli.input_spec import Call, InputSpec, random_call
+from fxquant.cli.model_source import failure_of
 from fxquant.cli.stages import Stages
 from fxquant.passes.pipeline import Pipeline
 
@@ -47,6 +48,20 @@ class Conversion:
         """Real inputs where there are data, random ones otherwise."""
         for number in range(count if self.data is None else min(count, len(self.data))):
             yield random_call(self.specs, number) if self.data is None else self.data.call(number)
+
+    def try_model(self) -> None:
+        """Calls the model once, so that a mistake of the user's is told from one of ours.
+
+        Raises:
+            InputError: the model fails on its inputs.
+        """
+        call = next(self.calls(1))
+        try:
+            with self.stages.stage("try model"), torch.no_grad():
+                self.model(*call.args, **call.kwargs)
+        except Exception as error:
+            inputs = " ".join(f"--input {spec}" for spec in self.specs)
+            raise failure_of(f"calling the model with {inputs}", error) from error
 
     def float(self) -> GraphModule:
         """The core graph in float."""
@@ -123,5 +138,7 @@ def error_figures(wanted: torch.Tensor, found: torch.Tensor) -> dict[str, float]
     decibel = float(20 * torch.log10(signal / noise)) if noise > 0 else float("inf")
     return {
         "SQNR against torch, dB": round(decibel, 2),
-        "largest error / largest output": round(float((found - wanted).abs().max() / largest), 7),
+        "largest error / largest output": float(
+            f"{float((found - wanted).abs().max() / largest):.2g}"
+        ),
     }

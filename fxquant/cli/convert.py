@@ -94,6 +94,7 @@ def convert(
     if calibrate is not None:
         data = open_calibration_data(calibrate, specs, preprocessing, limit)
     conversion = Conversion(load_model(model, weights), specs, data, passes)
+    conversion.try_model()
     with instruments(*(() if dump is None else (Dump(dump),))):
         core = conversion.quantized() if int8 else conversion.float()
         lowered = conversion.lower(core, IO_LAYOUTS[io_layout], IO_DTYPES[io_dtype])

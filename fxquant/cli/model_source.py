@@ -28,6 +28,7 @@ FORM = "name it as package.module:factory or path/to/file.py:factory"
 NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training loops keep the weights
 COUNTER = "num_batches_tracked"  # of batch norms: many files lack it, and no result depends on it
 SHOWN = 4
+TORCH = str(Path(torch.__file__).parent)
 
 
 def load_model(spec: str, weights: Path | None = None) -> nn.Module:
@@ -54,9 +55,9 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise InputError(f"there is no module {name!r}", fix=FORM) from error
-        raise _failed(f"importing {name}", error) from error
+        raise failure_of(f"importing {name}", error) from error
     except Exception as error:
-        raise _failed(f"importing {name}", error) from error
+        raise failure_of(f"importing {name}", error) from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -98,17 +99,18 @@ def _make(spec: str, found: Any) -> nn.Module:
     try:
         model = found()
     except Exception as error:
-        raise _failed(f"making the model by {spec}()", error) from error
+        raise failure_of(f"making the model by {spec}()", error) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec}() returned a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
-def _failed(what: str, error: Exception) -> InputError:
-    """An error of the user's own code, with the line that raised it."""
+def failure_of(what: str, error: Exception) -> InputError:
+    """An error in the user's own code, with the last line of it that is not inside torch."""
     if isinstance(error, InputError):
         return error
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((each for each in reversed(frames) if TORCH not in each.filename), frames[-1])
     return InputError(
         f"{what} failed: {type(error).__name__}: {error}",
         source=f"{frame.filename}:{frame.lineno}  {frame.line or ''}".rstrip(),
