@@ -99,6 +99,7 @@ from .selection import (
     select_v2,
 )
 from .values import QTensor, QType, Value
+from .volumes import conv_3d, conv_3d_transpose
 
 __all__ = [
     "QTensor",
@@ -119,6 +120,8 @@ __all__ = [
     "concatenation",
     "constant",
     "conv_2d",
+    "conv_3d",
+    "conv_3d_transpose",
     "cos",
     "cumsum",
     "depth_to_space",

@@ -6,6 +6,7 @@ from . import (
     comparisons,
     convolution,
     elementwise,
+    functions,
     indexing,
     linear,
     normalization,
@@ -14,7 +15,9 @@ from . import (
     resize,
     shapes,
     transposed,
+    volumes,
 )
+from . import prims as prims  # its twins must be registered before
 from .legalize_tflite import LegalizeTflite
 from .registry import RULES, Rule, legalize
 from .rewriter import NoIntegerForm, Rewriter, Unsupported
@@ -34,6 +37,7 @@ __all__ = [
     "comparisons",
     "convolution",
     "elementwise",
+    "functions",
     "indexing",
     "legalize",
     "linear",
@@ -43,4 +47,5 @@ __all__ = [
     "resize",
     "shapes",
     "transposed",
+    "volumes",
 ]

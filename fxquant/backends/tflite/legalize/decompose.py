@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fxquant.ir.aten import overload
 
+from .pure import without_writes
 from .registry import RULES
 
 
@@ -36,7 +37,37 @@ def _table() -> dict[Any, Callable[..., Any]]:
         if hasattr(packet, name) and hasattr(getattr(packet, name), "overloads")
     ]
     table.update(get_decompositions(overloads))
+    # In-place operators are left to `pure`: their decompositions end in copy_.
+    table = {key: part for key, part in table.items() if not _is_mutable(key)}
+    table[torch.ops.aten.lstm.input] = _lstm
     return table
+
+
+def _is_mutable(key: Any) -> bool:
+    return isinstance(key, OpOverload) and key._schema.is_mutable
+
+
+def _lstm(
+    x: torch.Tensor,
+    state: list[torch.Tensor],
+    params: list[torch.Tensor],
+    has_biases: bool,
+    layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """torch's own decomposition without its choice of a fused CPU operator."""
+    from torch._decomp import decompositions as parts
+
+    projected = state[0].size(2) != state[1].size(2)
+    gathered = parts.gather_params(params, has_biases, projected)
+    hidden = list(zip(state[0], state[1], strict=True))
+    options = (has_biases, layers, dropout, train, bidirectional, batch_first)
+    out, final = parts._rnn_helper(x, hidden, gathered, *options, parts.one_layer_lstm)
+    last = list(zip(*final, strict=True))
+    return out, torch.stack(last[0], 0), torch.stack(last[1], 0)
 
 
 def decompose(node: Node) -> GraphModule | None:
@@ -60,7 +91,9 @@ def decompose(node: Node) -> GraphModule | None:
         traced = make_fx(call, decomposition_table=table, tracing_mode="fake")(*fakes)
     except Exception:  # whatever a decomposition raises, it does not apply here
         return None
-    if any(_same(inner, target) for inner in traced.graph.nodes):
+    if not without_writes(traced.graph):
+        return None
+    if any(_same(inner, target) or _is_last(inner) for inner in traced.graph.nodes):
         return None
     for inner in traced.graph.nodes:
         if inner.op == "get_attr":
@@ -83,6 +116,12 @@ def _is_composite(target: OpOverload) -> bool:
 
 def _same(node: Node, target: OpOverload) -> bool:
     return node.op == "call_function" and node.target is target
+
+
+def _is_last(node: Node) -> bool:
+    """Whether nothing can be made of a node: a primitive, which has no parts, without a rule."""
+    target = node.target
+    return isinstance(target, OpOverload) and target.namespace == "prims" and target not in RULES
 
 
 def _fake(value: Any) -> torch.Tensor:

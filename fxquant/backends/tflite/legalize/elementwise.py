@@ -221,6 +221,8 @@ def neg(r: Rewriter, x: Value) -> Value:
 
 def _unary(function: str) -> Any:
     def rule(r: Rewriter, x: Value) -> Value:
+        if not r.result_dtype.is_floating_point:
+            return _on_int32(r, function, x)
         return r.emit(getattr(tfl, function), *r.operands(x))
 
     rule.__name__ = rule.__qualname__ = function
@@ -230,11 +232,21 @@ def _unary(function: str) -> Any:
 
 def _unary_quantized(function: str) -> Any:
     def rule(r: Rewriter, x: Value) -> Value:
+        if not r.result_dtype.is_floating_point:
+            return _on_int32(r, function, x)
         return r.emit(getattr(tfl, function), *r.operands(x), out=r.out)
 
     rule.__name__ = rule.__qualname__ = function
     rule.__doc__ = f"{function.upper()}, integers by a table of 256 entries."
     return rule
+
+
+def _on_int32(r: Rewriter, function: str, x: Value) -> Value:
+    """Integers: rounding leaves them, the others have kernels for int32 only."""
+    if function in ("floor", "ceil", "round"):
+        return x
+    found = r.emit(getattr(tfl, function), r.cast(x, torch.int32))
+    return r.cast(found, r.result_dtype)
 
 
 FLOAT_FUNCTIONS = {

@@ -166,6 +166,9 @@ class _Legalizer:
         value = self.values[node]
         self.rewriter.origin = node
         if isinstance(value, _Missing):
+            if value.node is not None:
+                what = f"tflite has no operator for the second result of {_name(value.node)}"
+                self._refuse(value.node, what)
             return self.graph.create_node("placeholder", "missing", (), {})
         if self.rewriter.is_quantized(value):
             if self.options.integer_io:
@@ -180,7 +183,16 @@ class _Legalizer:
             source, index = node.args
             whole = self.values[source]  # type: ignore[index]
             return whole if isinstance(whole, _Missing) else whole[index]
-        if any(isinstance(self.values[item], _Missing) for item in node.all_input_nodes):
+        missing = [
+            self.values[item]
+            for item in node.all_input_nodes
+            if isinstance(self.values[item], _Missing)
+        ]
+        if getattr(node.target, "__name__", "").startswith("return_types"):
+            return tuple(self.values[item] for item in node.all_input_nodes)
+        if missing:
+            if missing[0].node is not None:
+                return missing[0]
             if is_aten(node) and overload(node) not in RULES and decompose(node) is None:
                 self._refuse(node)
             return _Missing()
@@ -220,7 +232,10 @@ class _Legalizer:
         self.rewriter.out = kind
         read = self._float if kind is None else self._value
         args, kwargs = _resolved(node.args, read), _resolved(node.kwargs, read)
-        return rule.function(self.rewriter, *args, **kwargs)
+        result = rule.function(self.rewriter, *args, **kwargs)
+        if isinstance(result, tuple):
+            return tuple(_Missing(node) if part is None else part for part in result)
+        return result
 
     def _value(self, node: Node) -> Any:
         return self.values[node]
@@ -270,8 +285,15 @@ class _Legalizer:
         )
 
 
+@dataclass(frozen=True)
 class _Missing:
-    """Stands for the result of an operator that could not be written."""
+    """Stands for a result that could not be written.
+
+    Attributes:
+        node: the node to report if the result is needed after all; None where it is reported.
+    """
+
+    node: Node | None = None
 
 
 def _resolved(arguments: Any, read: Callable[[Node], Any]) -> Any:

@@ -67,6 +67,15 @@ def baddbmm(
     return r.emit(tfl.add, _scaled(r, matmul(r, x, y), alpha), _scaled(r, bias, beta))
 
 
+@legalize(aten.addbmm.default)
+def addbmm(
+    r: Rewriter, bias: Value, x: Value, y: Value, *, beta: complex = 1, alpha: complex = 1
+) -> Value:
+    """BATCH_MATMUL, summed over the batch, then ADD."""
+    total = r.emit(tfl.sum, matmul(r, x, y), axis=(0,), keep_dims=False)
+    return r.emit(tfl.add, _scaled(r, total, alpha), _scaled(r, bias, beta))
+
+
 @legalize(
     aten.matmul.default,
     aten.mm.default,

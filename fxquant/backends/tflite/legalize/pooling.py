@@ -35,7 +35,7 @@ def max_pool2d(
 ) -> Value:
     """MAX_POOL_2D on channels-last data."""
     return _batched(
-        r, x, 3, lambda whole: _max_pool(r, whole, kernel, stride, padding, dilation, ceil_mode)
+        r, x, 3, lambda whole: max_images(r, whole, kernel, stride, padding, dilation, ceil_mode)
     )
 
 
@@ -51,7 +51,7 @@ def max_pool1d(
 ) -> Value:
     """MAX_POOL_2D over an image of one row."""
     return _batched(
-        r, x, 2, lambda whole: _max_pool(r, whole, kernel, stride, padding, dilation, ceil_mode)
+        r, x, 2, lambda whole: max_images(r, whole, kernel, stride, padding, dilation, ceil_mode)
     )
 
 
@@ -63,7 +63,7 @@ def _batched(r: Rewriter, x: Value, rank: int, run: object) -> Value:
     return r.reshape(result, r.shape(result)[1:])
 
 
-def _max_pool(
+def max_images(
     r: Rewriter, x: Value, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil: bool
 ) -> Value:
     found = _pool_windows(r, x, kernel, stride, padding, dilation, ceil)
@@ -230,7 +230,7 @@ def avg_pool2d(
         r,
         x,
         3,
-        lambda whole: _average(
+        lambda whole: average_images(
             r, whole, kernel, stride, padding, ceil_mode, count_include_pad, divisor
         ),
     )
@@ -251,13 +251,13 @@ def avg_pool1d(
         r,
         x,
         2,
-        lambda whole: _average(
+        lambda whole: average_images(
             r, whole, kernel, stride, padding, ceil_mode, count_include_pad, None
         ),
     )
 
 
-def _average(
+def average_images(
     r: Rewriter,
     x: Value,
     kernel: Sizes,
@@ -265,8 +265,9 @@ def _average(
     padding: Sizes,
     ceil: bool,
     include: bool,
-    divisor: int | None,
+    divisor: float | None,
 ) -> Value:
+    """The average over windows of channels-first images."""
     found = _pool_windows(r, x, kernel, stride, padding, 1, ceil)
     pads = several(padding, len(r.shape(x)) - 2)
     pads = (0, *pads) if len(pads) == 1 else pads
@@ -287,7 +288,7 @@ def _average(
 
 
 def _correction(
-    found: list[Window], pads: Sequence[int], include: bool, divisor: int | None
+    found: list[Window], pads: Sequence[int], include: bool, divisor: float | None
 ) -> torch.Tensor:
     """What an average over all cells of a window is multiplied by to be torch's."""
     cells = found[0].kernel * found[1].kernel
@@ -314,10 +315,10 @@ def adaptive_avg_pool(r: Rewriter, x: Value, output_size: Sizes) -> Value:
     """MEAN for one cell, AVERAGE_POOL_2D where the size divides, else one product an axis."""
     spatial = 1 if r.core is not None and "1d" in str(r.core.target) else 2
     wanted = several(output_size, spatial)
-    return _batched(r, x, spatial + 1, lambda whole: _adaptive(r, whole, wanted))
+    return _batched(r, x, spatial + 1, lambda whole: adaptive_images(r, whole, wanted))
 
 
-def _adaptive(r: Rewriter, x: Value, wanted: Sequence[int]) -> Value:
+def adaptive_images(r: Rewriter, x: Value, wanted: Sequence[int]) -> Value:
     sizes = r.shape(x)[2:]
     wanted = tuple(wanted)
     if tuple(sizes) == tuple(wanted):
@@ -374,7 +375,7 @@ def adaptive_max_pool2d(r: Rewriter, x: Value, output_size: Sizes) -> tuple[Valu
         raise Unsupported("adaptive max pooling without a batch dimension")
     if all(size % want == 0 for size, want in zip(sizes, wanted, strict=True)):
         kernel = [size // want for size, want in zip(sizes, wanted, strict=True)]
-        return _max_pool(r, x, kernel, kernel, 0, 1, False), None
+        return max_images(r, x, kernel, kernel, 0, 1, False), None
     for axis, (size, want) in enumerate(zip(sizes, wanted, strict=True), start=2):
         parts = [
             r.emit(
@@ -384,3 +385,17 @@ def adaptive_max_pool2d(r: Rewriter, x: Value, output_size: Sizes) -> tuple[Valu
         ]
         x = parts[0] if len(parts) == 1 else r.emit(tfl.concatenation, parts, axis=axis)
     return x, None
+
+
+@legalize(aten.max_pool2d_with_indices.default, moves=True)
+def max_pool2d_with_indices(
+    r: Rewriter,
+    x: Value,
+    kernel: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+) -> tuple[Value, None]:
+    """MAX_POOL_2D; the indices are not to be had."""
+    return max_pool2d(r, x, kernel, stride, padding, dilation, ceil_mode), None

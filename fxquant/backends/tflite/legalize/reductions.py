@@ -287,3 +287,41 @@ def sort(
 def argsort(r: Rewriter, x: Value, dim: int = -1, descending: bool = False) -> Value:
     """The indices of a sort."""
     return topk(r, x, r.shape(x)[dim], dim, descending)[1]
+
+
+@legalize(aten.aminmax.default, moves=True)
+def aminmax(
+    r: Rewriter, x: Value, *, dim: int | None = None, keepdim: bool = False
+) -> tuple[Value, Value]:
+    """REDUCE_MIN and REDUCE_MAX."""
+    return amin(r, x, () if dim is None else dim, keepdim), amax(
+        r, x, () if dim is None else dim, keepdim
+    )
+
+
+@legalize(aten.kthvalue.default)
+def kthvalue(
+    r: Rewriter, x: Value, k: int, dim: int = -1, keep: bool = False
+) -> tuple[Value, Value]:
+    """One of the sorted values."""
+    axis = dim % len(r.shape(x))
+    values, indices = topk(r, x, k, axis, False)
+    return tuple(_picked(r, value, axis, k - 1, keep) for value in (values, indices))  # type: ignore[return-value]
+
+
+def _picked(r: Rewriter, x: Value, axis: int, index: int, keep: bool) -> Value:
+    part = r.slice(x, axis, index, 1)
+    shape = r.shape(part)
+    return part if keep else r.reshape(part, (*shape[:axis], *shape[axis + 1 :]))
+
+
+@legalize(aten.median.dim)
+def median_dim(r: Rewriter, x: Value, dim: int, keep: bool = False) -> tuple[Value, Value]:
+    """The lower one of the two in the middle."""
+    return kthvalue(r, x, (r.shape(x)[dim] + 1) // 2, dim, keep)
+
+
+@legalize(aten.median.default)
+def median(r: Rewriter, x: Value) -> Value:
+    """The median of everything."""
+    return median_dim(r, r.reshape(x, (r.elements(x),)), 0)[0]

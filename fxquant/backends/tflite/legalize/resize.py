@@ -147,3 +147,27 @@ def _kernel_picks(size: int, wanted: int, centers: bool) -> list[int]:
     places = torch.arange(wanted, dtype=torch.float32)
     cells = torch.floor((places + 0.5) * step) if centers else torch.floor(places * step)
     return [min(int(cell), size - 1) for cell in cells.tolist()]
+
+
+@legalize(
+    aten.upsample_bicubic2d.default,
+    aten.upsample_bicubic2d.vec,
+    aten._upsample_bicubic2d_aa.default,
+    aten._upsample_bicubic2d_aa.vec,
+    aten._upsample_bilinear2d_aa.default,
+    aten._upsample_bilinear2d_aa.vec,
+)
+def upsample_separable(
+    r: Rewriter, x: Value, size: Sequence[int] | None, align_corners: bool, *scales: object
+) -> Value:
+    """One exact product an axis, its weights asked of torch's own kernel."""
+    assert r.core is not None
+    function = getattr(aten, str(r.core.target).split(".")[1]).default
+    factors = _factors(scales, 2)
+    for axis, (want, factor) in enumerate(zip(r.result_shape[2:], factors, strict=True), start=2):
+        extent = r.shape(x)[axis]
+        # A width of 1 would pass for channels-last memory and be read wrongly.
+        identity = torch.eye(extent).reshape(1, extent, extent, 1).repeat(1, 1, 1, 4)
+        weights = function(identity, [want, 4], align_corners, factor, None)[0, :, :, 0]
+        x = along_axis(r, x, axis, weights)
+    return x

@@ -389,3 +389,45 @@ def _joined(r: Rewriter, x: Value, pads: Sequence[int], ends: object) -> Value:
 
 
 PAD_MODES = {"reflect": reflection_pad, "replicate": replication_pad, "circular": circular_pad}
+
+
+@legalize(aten.as_strided.default, moves=True)
+def as_strided(
+    r: Rewriter, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None
+) -> Value:
+    """GATHER with the places of the elements, which are known."""
+    source = r.core.args[0] if r.core is not None else None
+    held = source.meta["val"] if isinstance(source, torch.fx.Node) else None
+    if not isinstance(held, torch.Tensor) or not held.is_contiguous() or held.storage_offset():
+        raise Unsupported("a strided view of a tensor that is a view itself")
+    places = torch.full((), int(offset or 0))
+    for extent, step in zip(size, stride, strict=True):
+        places = places.unsqueeze(-1) + torch.arange(extent) * step
+    flat = r.reshape(x, (r.elements(x),))
+    return r.emit(tfl.gather, flat, Constant(_own(r, "places"), places.to(torch.int32)), axis=0)
+
+
+@legalize(aten.diagonal.default, moves=True)
+def diagonal(r: Rewriter, x: Value, offset: int = 0, first: int = 0, second: int = 1) -> Value:
+    """GATHER from the two axes made one."""
+    rank = len(r.shape(x))
+    rows, columns = first % rank, second % rank
+    order = [n for n in range(rank) if n not in (rows, columns)] + [rows, columns]
+    last = r.transpose(x, order)
+    *lead, height, width = r.shape(last)
+    places = torch.arange(height * width).reshape(height, width).diagonal(offset)
+    flat = r.reshape(last, (*lead, height * width))
+    indices = Constant(_own(r, "places"), places.to(torch.int32).contiguous())
+    return r.emit(tfl.gather, flat, indices, axis=len(lead))
+
+
+@legalize(aten.unfold.default, moves=True)
+def unfold(r: Rewriter, x: Value, dim: int, size: int, step: int) -> Value:
+    """GATHER of overlapping parts along one axis."""
+    axis = dim % len(r.shape(x))
+    starts = torch.arange((r.shape(x)[axis] - size) // step + 1) * step
+    places = starts[:, None] + torch.arange(size)
+    indices = Constant(_own(r, "places"), places.to(torch.int32))
+    found = r.emit(tfl.gather, x, indices, axis=axis)
+    rank = len(r.shape(found))
+    return r.transpose(found, [*(n for n in range(rank) if n != axis + 1), axis + 1])

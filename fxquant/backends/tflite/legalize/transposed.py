@@ -175,3 +175,32 @@ def conv_transpose3d(
     if full != wanted:
         result = r.emit(tfl.slice, result, begin=(0, *pads, 0), size=(batch, *wanted, features))
     return r.nchw(result)
+
+
+@legalize(aten.col2im.default)
+def col2im(
+    r: Rewriter,
+    x: Value,
+    output_size: Sequence[int],
+    kernel: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Value:
+    """TRANSPOSE_CONV with a filter that puts each column's cells at their places."""
+    cells = kernel[0] * kernel[1]
+    batch = r.shape(x)[0] if len(r.shape(x)) == 3 else 1
+    channels = r.shape(x)[-2] // cells
+    places = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, d, p, s in zip(output_size, kernel, dilation, padding, stride, strict=True)
+    ]
+    columns = r.reshape(x, (batch * channels, cells, *places))
+    filters = r.constant(torch.eye(cells).reshape(cells, 1, *kernel), "cells")
+    reached = [
+        (n - 1) * s + d * (k - 1) + 1 - 2 * p
+        for n, s, d, k, p in zip(places, stride, dilation, kernel, padding, strict=True)
+    ]
+    extra = [size - reach for size, reach in zip(output_size, reached, strict=True)]
+    result = transposed_conv(r, columns, filters, None, stride, padding, extra, 1, dilation)
+    return r.reshape(result, r.result_shape)
