@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..kernels.accumulate import exact_sums
+from ..kernels.accumulate import centered_reals, exact_sums
 from ..kernels.linear import convolution_result, dense_result, product_result
 from ..kernels.requantize import bounds_of
 from .layout import channels_first, channels_last, pad_first, symmetric, window_padding
@@ -57,11 +57,6 @@ def _convolve(
     return result
 
 
-def _with_bias(sums: Tensor, bias: Value | None) -> Tensor:
-    """Accumulators, channels last, plus the bias."""
-    return sums if bias is None else sums + data_of(bias).to(torch.int64)
-
-
 def _integer_convolution(
     x: QTensor,
     filter: QTensor,
@@ -74,11 +69,11 @@ def _integer_convolution(
     blocks: bool = True,
 ) -> QTensor:
     """`weights_first`: the filter's integers, output channels first, input channels second."""
-    centered = channels_first(x.values.to(torch.float32) - x.offset)
-    sums = channels_last(exact_sums(centered, weights_first, apply, split=groups == 1))
+    centered, largest = centered_reals(x)
+    exact = exact_sums(channels_first(centered), weights_first, largest, apply, split=groups == 1)
     bias_data = None if bias is None else data_of(bias)
     target = needs_out(out, "a convolution")
-    sums = _with_bias(sums, bias)
+    sums = channels_last(exact)
     return convolution_result(sums, x, filter, bias_data, target, activation, blocks)
 
 
@@ -176,15 +171,20 @@ def fully_connected(
     out: QType | None = None,
 ) -> Value:
     """FULLY_CONNECTED: filter OI; x is seen as rows of I, and so is the result unless kept."""
-    rows = data_of(x).reshape(-1, filter.shape[-1])
-    shape = (*x.shape[:-1], filter.shape[0]) if keep_num_dims else (rows.shape[0], filter.shape[0])
+    flat = (x.shape.numel() // filter.shape[-1], filter.shape[0])
+    shape = (*x.shape[:-1], filter.shape[0]) if keep_num_dims else flat
     if isinstance(x, QTensor) and isinstance(filter, QTensor):
         weights = filter.values.to(torch.float32) - filter.offset
-        sums = exact_sums(rows.to(torch.float32) - x.offset, weights, functional.linear, split=True)
-        bias_data = None if bias is None else data_of(bias)
-        target = needs_out(out, "fully_connected")
+        centered, largest = centered_reals(x)
+        rows = centered.reshape(-1, filter.shape[-1])
+        sums = exact_sums(rows, weights, largest, functional.linear, split=True)
         result = dense_result(
-            _with_bias(sums, bias), x, filter, bias_data, target, fused_activation_function
+            sums,
+            x,
+            filter,
+            None if bias is None else data_of(bias),
+            needs_out(out, "fully_connected"),
+            fused_activation_function,
         )
         return result.with_values(result.values.reshape(shape))
     real_bias = None if bias is None else real_of(bias)
@@ -209,7 +209,7 @@ def batch_matmul(
         return (left.mT if adj_x else left) @ (right.mT if adj_y else right)
     left, right = (value.centered().to(torch.float64) for value in (x, y))
     product = (left.mT if adj_x else left) @ (right.mT if adj_y else right)
-    return product_result(product.to(torch.int64), x, y, needs_out(out, "batch_matmul"))
+    return product_result(product, x, y, needs_out(out, "batch_matmul"))
 
 
 @operator()

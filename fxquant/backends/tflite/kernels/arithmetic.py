@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .fixed_point import multiplier, scale_twice
-from .quantized import QTensor, QType
-from .requantize import finish, float32, single, twice
+from .fixed_point import Multiplier, multiplier, scale_twice
+from .pieces import elementwise
+from .quantized import QTensor, QType, quantized
+from .requantize import activation_range, float32, single_for, twice
 from .selection import kernels
 
 
-def _common(x: QTensor, y: QTensor, bits: int) -> tuple[Tensor, Tensor, float]:
-    """Both operands at twice the larger scale with `bits` spare bits, and that scale."""
+def _common(x: QTensor, y: QTensor) -> tuple[Multiplier, Multiplier, float]:
+    """What brings both operands to twice the larger scale, and that scale."""
     whole = 2 * max(x.one_scale, y.one_scale)
-    left = scale_twice(x.centered() << bits, multiplier(x.one_scale / whole))
-    right = scale_twice(y.centered() << bits, multiplier(y.one_scale / whole))
-    return left, right, whole
+    return multiplier(x.one_scale / whole), multiplier(y.one_scale / whole), whole
+
+
+def _combine(
+    function: Callable[[Tensor, Tensor], Tensor],
+    x: QTensor,
+    y: QTensor,
+    out: QType,
+    activation: str = "NONE",
+) -> QTensor:
+    """`function` of the centered int64 operands, then zero point and clamp."""
+    low, high = activation_range(activation, out)
+
+    def piece(left: Tensor, right: Tensor) -> Tensor:
+        a, b = left.to(torch.int64).sub_(x.offset), right.to(torch.int64).sub_(y.offset)
+        return function(a, b).add_(out.zero_point).clamp_(low, high)
+
+    return quantized(elementwise(piece, out.torch_dtype, x.values, y.values), out)
 
 
 def add_integers(x: QTensor, y: QTensor, out: QType, activation: str, sign: int) -> QTensor:
@@ -26,33 +43,45 @@ def add_integers(x: QTensor, y: QTensor, out: QType, activation: str, sign: int)
     if kernels.get() == "xnnpack" and x.dtype in (torch.int8, torch.uint8):
         return _add_delegated(x, y, out, activation, sign)
     bits = 15 if x.dtype == torch.int16 else 20
-    left, right, whole = _common(x, y, bits)
+    first, second, whole = _common(x, y)
     real = multiplier(whole / ((1 << bits) * float(float32(out.scale))))
-    return finish(scale_twice(left + sign * right, real), out, activation)
+
+    def total(a: Tensor, b: Tensor) -> Tensor:
+        left, right = scale_twice(a << bits, first), scale_twice(b << bits, second)
+        return scale_twice(left.add_(right, alpha=sign), real)
+
+    return _combine(total, x, y, out, activation)
 
 
 def _add_delegated(x: QTensor, y: QTensor, out: QType, activation: str, sign: int) -> QTensor:
     """Both scale ratios as integers of 20 bits under one common shift, one rounding up."""
-    first, second = x.scale / float32(out.scale), y.scale / float32(out.scale)
-    shift = 20 - (math.frexp(float(torch.maximum(first, second)))[1] - 1)
+    ratios = x.scale[0] / float32(out.scale), y.scale[0] / float32(out.scale)
+    shift = 20 - (math.frexp(float(max(ratios)))[1] - 1)
     power = float32(2.0**shift)
-    left, right = ((ratio * power).round().to(torch.int64) for ratio in (first, second))
-    total = x.centered() * left + sign * y.centered() * right
-    return finish((total + (1 << (shift - 1))) >> shift, out, activation)
+    first, second = (int((ratio * power).round()) for ratio in ratios)
+    half = 1 << (shift - 1)
+    return _combine(
+        lambda a, b: (a * first + b * (sign * second) + half) >> shift, x, y, out, activation
+    )
 
 
 def mul_integers(x: QTensor, y: QTensor, out: QType, activation: str) -> QTensor:
     """x * y."""
-    product = x.centered() * y.centered()
     ratio = (x.scale * y.scale) / float32(out.scale)
     if kernels.get() == "xnnpack" and x.dtype in (torch.int8, torch.uint8):
-        return single(product, ratio, out, activation)
-    return finish(twice(product, ratio.to(torch.float64)), out, activation)
+        rounding = single_for(out, activation)(ratio)
+    else:
+        rounding = twice(ratio.to(torch.float64))
+    return _combine(lambda a, b: rounding(a * b), x, y, out, activation)
 
 
 def squared_difference_integers(x: QTensor, y: QTensor, out: QType) -> QTensor:
     """(x - y)**2, with seven spare bits."""
-    left, right, whole = _common(x, y, 7)
-    difference = left - right
+    first, second, whole = _common(x, y)
     real = multiplier(whole * whole / ((1 << 14) * float(float32(out.scale))))
-    return finish(scale_twice(difference * difference, real), out)
+
+    def square(a: Tensor, b: Tensor) -> Tensor:
+        difference = scale_twice(a << 7, first) - scale_twice(b << 7, second)
+        return scale_twice(difference * difference, real)
+
+    return _combine(square, x, y, out)

@@ -96,15 +96,24 @@ def round_away(x: float) -> int:
 
 def scale_twice(x: Tensor, by: Multiplier) -> Tensor:
     """x * by with the reference kernels' two roundings: up, then away from zero."""
-    left, right = by.exponent.clamp(min=0), (-by.exponent).clamp(min=0)
-    return divide_by_power(doubling_high(x << left, by.mantissa), right)
+    high, right = _first_rounding(x, by)
+    tie = (high >> 63).mul_((right > 0).to(torch.int64))
+    half = (torch.ones_like(right) << right) >> 1
+    return high.add_(half).add_(tie).bitwise_right_shift_(right)
 
 
 def scale_up(x: Tensor, by: Multiplier) -> Tensor:
     """x * by with two roundings that both go up on ties: x86 vector kernels."""
-    left, right = by.exponent.clamp(min=0), (-by.exponent).clamp(min=0)
+    high, right = _first_rounding(x, by)
     half = (torch.ones_like(right) << right) >> 1
-    return (doubling_high(x << left, by.mantissa) + half) >> right
+    return high.add_(half).bitwise_right_shift_(right)
+
+
+def _first_rounding(x: Tensor, by: Multiplier) -> tuple[Tensor, Tensor]:
+    """The high half of the product, and the right shift that is left to do."""
+    left, right = by.exponent.clamp(min=0), (-by.exponent).clamp(min=0)
+    product = x * (by.mantissa << left)
+    return product.add_(1 << 30).bitwise_right_shift_(31), right
 
 
 def scale_wide(x: Tensor, by: Multiplier) -> Tensor:

@@ -15,9 +15,9 @@ from .requantize import (
     Scheme,
     convolution_scheme,
     dense_scheme,
-    finish,
     float32,
-    single,
+    rescale,
+    single_for,
     twice,
     wide,
 )
@@ -27,7 +27,7 @@ _DELEGATED = (torch.int8, torch.uint8)
 
 
 def convolution_result(
-    accumulator: Tensor,
+    sums: Tensor,
     x: QTensor,
     weights: QTensor,
     bias: Tensor | None,
@@ -37,16 +37,16 @@ def convolution_result(
 ) -> QTensor:
     """CONV_2D; with blocks DEPTHWISE_CONV_2D and TRANSPOSE_CONV. Channels last."""
     if kernels.get() == "xnnpack" and x.dtype in _DELEGATED:
-        return single(accumulator, _float32_ratio(x, weights, out), out, activation)
-    int16 = x.dtype == torch.int16
-    scheme = convolution_scheme(int16, bias is not None and bias.dtype == torch.int64, blocks)
-    narrow = x.dtype == torch.uint8
-    real = _narrow_ratio(x, weights, out) if narrow else _wide_ratio(x, weights, out)
-    return finish(scheme(accumulator, real), out, activation)
+        real, scheme = _float32_ratio(x, weights, out), single_for(out, activation)
+    else:
+        ratio = _narrow_ratio if x.dtype == torch.uint8 else _wide_ratio
+        real = ratio(x, weights, out)
+        scheme = convolution_scheme(x.dtype == torch.int16, _is_wide(bias), blocks)
+    return rescale(sums, real, scheme, out, activation, bias)
 
 
 def dense_result(
-    accumulator: Tensor,
+    sums: Tensor,
     x: QTensor,
     weights: QTensor,
     bias: Tensor | None,
@@ -55,19 +55,24 @@ def dense_result(
 ) -> QTensor:
     """FULLY_CONNECTED."""
     if kernels.get() == "xnnpack" and x.dtype in _DELEGATED:
-        return single(accumulator, _float32_ratio(x, weights, out), out, activation)
-    scheme = dense_scheme(x.dtype == torch.int16, bias is not None and bias.dtype == torch.int64)
-    per_tensor = weights.axis is None
-    real = _narrow_ratio(x, weights, out) if per_tensor else _wide_ratio(x, weights, out)
-    return finish(scheme(accumulator, real), out, activation)
+        real, scheme = _float32_ratio(x, weights, out), single_for(out, activation)
+    else:
+        ratio = _narrow_ratio if weights.axis is None else _wide_ratio
+        real = ratio(x, weights, out)
+        scheme = dense_scheme(x.dtype == torch.int16, _is_wide(bias))
+    return rescale(sums, real, scheme, out, activation, bias)
 
 
-def product_result(accumulator: Tensor, x: QTensor, y: QTensor, out: QType) -> QTensor:
+def product_result(sums: Tensor, x: QTensor, y: QTensor, out: QType) -> QTensor:
     """BATCH_MATMUL."""
     if kernels.get() == "xnnpack" and x.dtype in _DELEGATED:
-        return single(accumulator, _float32_ratio(x, y, out), out)
+        return rescale(sums, _float32_ratio(x, y, out), single_for(out), out)
     scheme: Scheme = wide if x.dtype == torch.int16 else twice
-    return finish(scheme(accumulator, _narrow_ratio(x, y, out)), out)
+    return rescale(sums, _narrow_ratio(x, y, out), scheme, out)
+
+
+def _is_wide(bias: Tensor | None) -> bool:
+    return bias is not None and bias.dtype == torch.int64
 
 
 def _wide_ratio(x: QTensor, weights: QTensor, out: QType) -> Tensor:

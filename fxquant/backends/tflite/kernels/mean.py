@@ -8,7 +8,7 @@ import torch
 
 from .fixed_point import Multiplier, multiplier, round_away, scale_twice, scale_up
 from .quantized import QTensor, QType
-from .requantize import finish, float32, single
+from .requantize import finish, float32, rescale, single_for
 from .selection import kernels
 
 _VECTOR = 16  # channels that the optimized kernel of images takes at once
@@ -22,7 +22,7 @@ def mean_integers(x: QTensor, axes: Sequence[int], keep_dims: bool, out: QType) 
     ratio = x.scale / float32(out.scale)
     if kernels.get() == "xnnpack" and x.dtype in (torch.int8, torch.uint8):
         total = x.centered().sum(tuple(axes), keepdim=keep_dims)
-        return single(total, ratio / float(count), out)
+        return rescale(total, ratio / float(count), single_for(out), out)
     if kernels.get() == "optimized" and x.values.dim() == 4 and tuple(axes) == (1, 2) and keep_dims:
         return _image_mean(x, count, out)
     total = x.centered().sum(tuple(axes), keepdim=keep_dims)

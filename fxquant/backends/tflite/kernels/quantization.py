@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .fixed_point import round_half_away
 from .quantized import QTensor, QType, quantized
-from .requantize import RANGES, twice, up
+from .requantize import RANGES, rescale, twice, up
 from .selection import kernels
 
 _BLOCK = 8
@@ -50,19 +50,18 @@ def quantize_real(x: Tensor, out: QType) -> QTensor:
 
 def requantize(x: QTensor, out: QType) -> QTensor:
     """Integers of one scale to integers of another."""
-    from_scale, to_scale = x.scale.to(torch.float64), torch.tensor(out.scale, dtype=torch.float32)
-    accumulator = x.centered()
+    to_scale = torch.tensor(out.scale, dtype=torch.float32)
     both_int8 = x.dtype == torch.int8 and out.torch_dtype == torch.int8
     if both_int8 and kernels.get() == "xnnpack":
         ratio = torch.round(256 * (x.scale / to_scale)).to(torch.int64)
-        return _clamped(((accumulator * ratio + 128) >> 8) + out.zero_point, out)
-    real = from_scale / to_scale.to(torch.float64)
+        return _clamped(((x.centered() * ratio + 128) >> 8) + out.zero_point, out)
+    real = x.scale.to(torch.float64) / to_scale.to(torch.float64)
     if not both_int8 or kernels.get() == "reference":
-        return _clamped(twice(accumulator, real) + out.zero_point, out)
-    flat = accumulator.reshape(-1)
+        return rescale(x.centered(), real, twice, out)
+    flat = x.centered().reshape(-1)
     whole = flat.numel() - flat.numel() % _WIDE_BLOCK
-    scaled = torch.cat([up(flat[:whole], real), twice(flat[whole:], real)])
-    return _clamped(scaled.reshape(accumulator.shape) + out.zero_point, out)
+    scaled = torch.cat([up(real)(flat[:whole]), twice(real)(flat[whole:])])
+    return _clamped(scaled.reshape(x.shape) + out.zero_point, out)
 
 
 def dequantize_real(x: QTensor) -> Tensor:

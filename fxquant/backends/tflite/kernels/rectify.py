@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .quantized import QTensor, QType
-from .requantize import finish, float32, twice
+from .requantize import finish, float32, rescale, twice
 from .selection import kernels
 
 
@@ -16,7 +16,7 @@ def _ratio(x: QTensor, out: QType) -> Tensor:
 
 def relu_integers(x: QTensor, out: QType, activation: str) -> QTensor:
     """RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1: rescale, then clamp to the activation's range."""
-    return finish(twice(x.centered(), _ratio(x, out)), out, activation)
+    return rescale(x.centered(), _ratio(x, out), twice, out, activation)
 
 
 def leaky_relu_integers(x: QTensor, alpha: float, out: QType) -> QTensor:
@@ -30,18 +30,18 @@ def leaky_relu_integers(x: QTensor, alpha: float, out: QType) -> QTensor:
         slope = torch.where(centered >= 0, above, below)
         return finish((centered * slope + 128) >> 8, out)
     slope = ((x.scale * float32(alpha)) / float32(out.scale)).to(torch.float64)
-    below = twice(centered, slope.abs()) * int(torch.sign(slope))
-    return finish(torch.where(centered >= 0, twice(centered, _ratio(x, out)), below), out)
+    below = twice(slope.abs())(centered) * int(torch.sign(slope))
+    return finish(torch.where(centered >= 0, twice(_ratio(x, out))(centered), below), out)
 
 
 def prelu_integers(x: QTensor, alpha: QTensor, out: QType) -> QTensor:
     """Below zero the product with alpha, rescaled at once."""
     centered = x.centered()
     product_ratio = ((x.scale * alpha.scale) / float32(out.scale)).to(torch.float64)
-    below = twice(centered * alpha.centered(), product_ratio)
-    return finish(torch.where(centered >= 0, twice(centered, _ratio(x, out)), below), out)
+    below = twice(product_ratio)(centered * alpha.centered())
+    return finish(torch.where(centered >= 0, twice(_ratio(x, out))(centered), below), out)
 
 
 def abs_integers(x: QTensor, out: QType) -> QTensor:
     """|x| rescaled."""
-    return finish(twice(x.centered().abs(), _ratio(x, out)), out)
+    return rescale(x.centered().abs(), _ratio(x, out), twice, out)

@@ -7,6 +7,7 @@ The schemes are those that the runtime was measured to round with.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -23,10 +24,12 @@ from .fixed_point import (
     scale_up,
     scale_wide,
 )
+from .pieces import in_pieces
 from .quantized import QTensor, QType, quantized
 from .selection import kernels
 
-Scheme = Callable[[Tensor, Tensor], Tensor]
+Rounding = Callable[[Tensor], Tensor]  # int64 accumulators -> int64, multiplied and rounded
+Scheme = Callable[[Tensor], Rounding]  # multipliers, one or one per channel -> rounding
 
 _BLOCK = 8
 
@@ -79,46 +82,79 @@ def bounds_of(activation: str) -> tuple[float | None, float | None]:
 def finish(shifted: Tensor, out: QType, activation: str = "NONE") -> QTensor:
     """Add the zero point, clamp, and give the integers their type."""
     low, high = activation_range(activation, out)
-    return quantized(shifted.add_(out.zero_point).clamp_(low, high), out)
+    return quantized((shifted + out.zero_point).clamp_(low, high), out)
 
 
-def twice(accumulator: Tensor, real: Tensor) -> Tensor:
+def rescale(
+    accumulator: Tensor,
+    by: Tensor,
+    scheme: Scheme,
+    out: QType,
+    activation: str = "NONE",
+    bias: Tensor | None = None,
+) -> QTensor:
+    """(accumulator + bias) * by in a rounding scheme, then as `finish`; channels last."""
+    low, high = activation_range(activation, out)
+    rounding = scheme(by)
+
+    def piece(part: Tensor) -> Tensor:
+        integers = part.to(torch.int64)
+        biased = integers if bias is None else integers + bias
+        return rounding(biased).add_(out.zero_point).clamp_(low, high)
+
+    if not accumulator.dim():
+        return quantized(piece(accumulator), out)
+    rows = accumulator.reshape(-1, accumulator.shape[-1])
+    return quantized(in_pieces(piece, out.torch_dtype, rows).reshape(accumulator.shape), out)
+
+
+def twice(real: Tensor) -> Rounding:
     """Two roundings, the second away from zero."""
-    return scale_twice(accumulator, multiplier(real))
+    return functools.partial(scale_twice, by=multiplier(real))
 
 
-def up(accumulator: Tensor, real: Tensor) -> Tensor:
+def up(real: Tensor) -> Rounding:
     """Two roundings, ties up."""
-    return scale_up(accumulator, multiplier(real))
+    return functools.partial(scale_up, by=multiplier(real))
 
 
-def wide(accumulator: Tensor, real: Tensor) -> Tensor:
+def wide(real: Tensor) -> Rounding:
     """One rounding of an int64 accumulator by a 16-bit mantissa."""
-    return scale_wide(accumulator, multiplier(real))
+    return functools.partial(scale_wide, by=multiplier(real))
 
 
-def double(accumulator: Tensor, real: Tensor) -> Tensor:
+def double(real: Tensor) -> Rounding:
     """One rounding in float64, ties away from zero."""
-    return round_half_away(accumulator.to(torch.float64) * one_or_many(real)).to(torch.int64)
+    by = one_or_many(real)
+    return lambda x: round_half_away(x.to(torch.float64) * by).to(torch.int64)
 
 
-def single(accumulator: Tensor, scale: Tensor, out: QType, activation: str = "NONE") -> QTensor:
+def single(highest: int) -> Scheme:
     """XNNPACK: one rounding in float32 to even; saturates at the top before it rounds."""
-    _, high = activation_range(activation, out)
-    product = accumulator.to(torch.float32) * one_or_many(scale.to(torch.float32))
-    rounded = product.clamp_(max=float(high - out.zero_point)).round_()
-    return finish(rounded.to(torch.int64), out, activation)
+
+    def scheme(real: Tensor) -> Rounding:
+        by, top = one_or_many(real.to(torch.float32)), float(highest)
+        return lambda x: (x.to(torch.float32) * by).clamp_(max=top).round_().to(torch.int64)
+
+    return scheme
 
 
-def up_in_blocks(accumulator: Tensor, real: Tensor) -> Tensor:
+def single_for(out: QType, activation: str = "NONE") -> Scheme:
+    """`single` for a result of this type."""
+    return single(activation_range(activation, out)[1] - out.zero_point)
+
+
+def up_in_blocks(real: Tensor) -> Rounding:
     """Channels in blocks of 8 as `up`, those that are left as `twice`."""
-    channels = accumulator.shape[-1]
-    whole = channels - channels % _BLOCK
-    if whole in (0, channels):
-        return up(accumulator, real) if whole else twice(accumulator, real)
-    reals = real.expand(channels)
-    vector = up(accumulator[..., :whole], reals[:whole])
-    return torch.cat([vector, twice(accumulator[..., whole:], reals[whole:])], -1)
+
+    def rounding(x: Tensor) -> Tensor:
+        channels = x.shape[-1]
+        whole = channels - channels % _BLOCK
+        reals = real.expand(channels)
+        vector = up(reals[:whole])(x[..., :whole])
+        return torch.cat([vector, twice(reals[whole:])(x[..., whole:])], -1)
+
+    return rounding
 
 
 def convolution_scheme(int16: bool, wide_bias: bool, blocks: bool) -> Scheme:
