@@ -56,6 +56,7 @@ class _Inserter:
         self.root, self.config = root, config
         self.groups = Groups()
         self.placed: dict[tuple[Node, str], Node] = {}
+        self.weights: dict[tuple[str, QuantSpec], Group] = {}
         self.casts: dict[tuple[Node, str], Group] = {}
         self.again: dict[tuple[Node, Node], Group | None] = {}
 
@@ -64,7 +65,7 @@ class _Inserter:
         for node in nodes:
             self._group(node)
         for node in nodes:
-            self._weights(node)
+            self._quantize_weights(node)
         values = [node for node in self.root.graph.nodes if node in self.groups]
         for node in values:
             if self._is_computed(node):
@@ -158,7 +159,7 @@ class _Inserter:
         elif role.kind == "symmetric":
             group.make_symmetric()
 
-    def _weights(self, node: Node) -> None:
+    def _quantize_weights(self, node: Node) -> None:
         """FakeQuantize at the constant weights of an operator, one per tensor and spec."""
         annotation = annotation_of(node)
         if annotation is None or annotation.precision.weights is None:
@@ -167,7 +168,9 @@ class _Inserter:
             if is_attribute(operand.node) and role.kind == "symmetric":
                 axis = role.axis if self.config.per_channel else None
                 spec = annotation.precision.weights.along(axis)
-                self._place(operand.node, Group(spec, constant=True), [node])
+                key = (str(operand.node.target), spec)
+                group = self.weights.setdefault(key, Group(spec, constant=True))
+                self._place(operand.node, group, [node])
 
     def _is_computed(self, node: Node) -> bool:
         annotation = annotation_of(node)
@@ -177,7 +180,7 @@ class _Inserter:
         path = self._path(group, value)
         node = self.placed.get((value, path))
         if node is None:
-            name = f"{value.name}_fq"
+            name = f"{value.name.removesuffix('_fq')}_fq"
             with self.root.graph.inserting_after(value):
                 node = self.root.graph.create_node("call_module", path, (value,), {}, name=name)
             inherit(node, value)

@@ -74,6 +74,10 @@ class FakeQuantize(nn.Module):
         self.zero_point = parameters.zero_point.to(device, torch.int32).reshape(self.scale.shape)
         self.assigned = True
 
+    def parameters_now(self) -> Parameters:
+        """The scale and zero point in use."""
+        return Parameters(self.scale, self.zero_point)
+
     def problem(self) -> str | None:
         """What keeps this value from being quantized, or None."""
         known = self.is_fixed or self.constant or self.assigned

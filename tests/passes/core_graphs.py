@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from fxquant.ir.aten import aten
+from fxquant.ir.aten import aten, packet_name
 from fxquant.ir.edit import get_attribute, make_graph_module
 from fxquant.ir.state import state_of
 from fxquant.quant.config import QuantConfig
@@ -86,7 +86,8 @@ class Builder:
 
     def call(self, function: Any, *args: Any, name: str | None = None) -> Node:
         """A call of any function."""
-        node = self.graph.create_node("call_function", function, args, name=name)
+        title = name or packet_name(function)
+        node = self.graph.create_node("call_function", function, args, name=title)
         return self._typed(node, function(*map_arg(args, lambda n: n.meta["val"])))
 
     def finish(self, *outputs: Node, config: QuantConfig | None = None) -> GraphModule:

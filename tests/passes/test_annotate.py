@@ -1,0 +1,177 @@
+"""annotate: what each operator computes in, and why."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fxquant.errors import ConfigError, PipelineError
+from fxquant.ir.printer import format_graph
+from fxquant.ir.state import state_of
+from fxquant.passes.annotate import Annotate
+from fxquant.passes.pipeline import Pipeline
+from fxquant.quant.config import QuantConfig, Rule
+from fxquant.quant.constraints import explain
+from tests.conftest import Golden
+from tests.passes.core_graphs import TABLE, Builder, pooled_convolution
+from tests.passes.quantized_graphs import annotated
+
+
+def test_annotate_before_and_after(golden: Golden) -> None:
+    before = pooled_convolution()
+    after = annotated(before)
+    golden("annotate", format_graph(before) + "\n" + format_graph(after))
+
+
+def decisions(
+    builder: Builder, *outputs: torch.fx.Node, config: QuantConfig | None = None
+) -> dict[str, str]:
+    graph_module = annotated(builder.finish(*outputs, config=config))
+    return {name: str(annotation) for name, annotation in explain(graph_module).items()}
+
+
+def image(b: Builder) -> torch.fx.Node:
+    return b.input("x", torch.randn(1, 3, 4, 4))
+
+
+def test_an_operator_without_a_row_stays_float() -> None:
+    b = Builder()
+    found = decisions(b, b("erf", image(b)))
+    assert found == {"erf": "float32: toy has no int8 kernel for aten.erf"}
+
+
+def test_a_refused_operator_gives_the_table_s_reason() -> None:
+    b = Builder()
+    assert decisions(b, b("exp", image(b))) == {"exp": "float32: EXP is too steep for 8 bits"}
+
+
+def test_a_precision_that_the_operator_lacks() -> None:
+    b = Builder()
+    x = image(b)
+    found = decisions(b, b("mul.Tensor", b("add.Tensor", x, x), x), config=QuantConfig("int16x8"))
+    assert found == {"add": "int16x8", "mul": "float32: toy has no int16x8 kernel for aten.mul"}
+
+
+def test_a_rule_is_the_reason() -> None:
+    b = Builder()
+    config = QuantConfig(rules=(Rule(op="relu"),))
+    assert decisions(b, b("relu", image(b)), config=config) == {
+        "relu": "float32: rule op=relu -> float32"
+    }
+
+
+def test_weights_must_be_constant() -> None:
+    b = Builder()
+    x = image(b)
+    weight = b.input("w", torch.randn(2, 3, 1, 1))
+    assert decisions(b, b("conv2d", x, weight)) == {
+        "conv2d": "float32: its weight is not a constant"
+    }
+
+
+def test_movers_between_floats_stay_float() -> None:
+    b = Builder()
+    moved = b("reshape", b("exp", image(b)), [1, 48])
+    assert decisions(b, b("exp", moved))["reshape"] == "float32: moves float values"
+
+
+def test_movers_follow_the_integers_before_them() -> None:
+    b = Builder()
+    moved = b("reshape", b("relu", image(b)), [1, 48])
+    assert decisions(b, b("exp", moved))["reshape"] == "int8 carried(self)"
+
+
+def test_movers_before_integers_are_drawn_in() -> None:
+    b = Builder()
+    moved = b("reshape", b("reshape", image(b), [1, 48]), [48])
+    found = decisions(b, b("relu", moved))
+    assert found["reshape"] == found["reshape_1"] == "int8 carried(self)"
+
+
+def test_movers_with_a_float_user_are_not_drawn_in() -> None:
+    b = Builder()
+    moved = b("reshape", image(b), [1, 48])
+    found = decisions(b, b("relu", moved), b("exp", moved))
+    assert found["reshape"] == "float32: moves float values"
+
+
+def test_a_concatenation_is_drawn_by_one_quantized_input() -> None:
+    b = Builder()
+    x = image(b)
+    assert decisions(b, b("cat", [b("relu", x), b("exp", x)]))["cat"] == "int8 shared"
+
+
+def test_parts_follow_the_operator_that_makes_them() -> None:
+    b = Builder()
+    parts = b("split.Tensor", image(b), 2, 1)
+    first, second = (b.call(operator.getitem, parts, i) for i in (0, 1))
+    found = decisions(b, b("relu", first), b("exp", second))
+    assert found["split"] == found["getitem"] == found["getitem_1"] == "float32: moves float values"
+
+
+def test_an_activation_is_fused_only_if_nothing_else_reads_the_operator() -> None:
+    b = Builder()
+    x = image(b)
+    alone, shared = b("add.Tensor", x, x), b("mul.Tensor", x, x)
+    found = decisions(b, b("relu", alone), b("relu", shared), shared)
+    assert found["add"] == "int8 fused into %relu"
+    assert found["mul"] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fused"), [(0.0, 6.0, True), (0.0, None, True), (-1.0, 1.0, False)]
+)
+def test_only_clamps_that_the_target_has_are_fused(
+    low: float, high: float | None, fused: bool
+) -> None:
+    b = Builder()
+    x = image(b)
+    clamp = b("clamp", b("add.Tensor", x, x), low, high)
+    graph_module = b.finish(clamp)
+    rows = {**TABLE.rows, "clamp": TABLE.rows["relu"]}
+    state_of(graph_module).constraints = replace(TABLE, rows=rows)
+    found = explain(annotated(graph_module))
+    assert found["add"].fused_into == ("clamp" if fused else None)
+
+
+def test_an_activation_stays_with_its_float_operator() -> None:
+    b = Builder(w=torch.randn(2, 3, 1, 1))
+    conv = b("conv2d", image(b), b.get("w"))
+    found = decisions(b, b("relu", conv), config=QuantConfig(keep_float=("conv2d",)))
+    assert found["relu"] == "float32: %conv2d before it is float"
+
+
+def test_integer_values_are_left_alone() -> None:
+    b = Builder()
+    x = b.input("i", torch.arange(6))
+    assert decisions(b, b("reshape", x, [2, 3])) == {}
+
+
+def test_what_stayed_float_is_reported() -> None:
+    b = Builder()
+    graph_module = annotated(b.finish(b("exp", b("relu", image(b)))))
+    (row,) = state_of(graph_module).stayed_float
+    assert (row.node, row.operator, row.reason) == ("exp", "exp", "EXP is too steep for 8 bits")
+
+
+def test_the_option_changes_the_default_precision() -> None:
+    b = Builder()
+    graph_module = Pipeline((Annotate(activations="float32"),))(b.finish(b("relu", image(b))))
+    assert str(explain(graph_module)["relu"]) == "float32: rule default"
+
+
+def test_a_graph_without_target_is_refused() -> None:
+    b = Builder()
+    graph_module = b.finish(b("relu", image(b)))
+    state_of(graph_module).constraints = None
+    with pytest.raises(ConfigError, match="no target"):
+        annotated(graph_module)
+
+
+def test_the_contract() -> None:
+    with pytest.raises(PipelineError):
+        Pipeline((Annotate(),)).check({"functional"})
+    assert "annotated" in Pipeline((Annotate(),)).check({"functional", "shapes"})
