@@ -99,20 +99,27 @@ def _owner(root: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 
 def free_name(root: nn.Module, wanted: str) -> str:
-    """`wanted`, or `wanted_1`, … : a dotted path at which nothing stands yet."""
+    """`wanted`, or `wanted_1`, … : a dotted path at which nothing, or None, stands yet."""
     owner, name = _owner(root, wanted)
     prefix = wanted[: len(wanted) - len(name)]
     taken, number = name, 0
-    while hasattr(owner, taken):
+    while getattr(owner, taken, None) is not None:
         number += 1
         taken = f"{name}_{number}"
     return prefix + taken
+
+
+def _clear(owner: nn.Module, name: str) -> None:
+    """Take away a None that is registered under a name (a layer without bias has one)."""
+    if hasattr(owner, name):
+        delattr(owner, name)
 
 
 def add_buffer(root: nn.Module, wanted: str, tensor: torch.Tensor) -> str:
     """Register a constant below `root` under a free name and return that name."""
     path = free_name(root, wanted)
     owner, name = _owner(root, path)
+    _clear(owner, name)
     owner.register_buffer(name, tensor.detach())
     return path
 
@@ -121,6 +128,7 @@ def add_parameter(root: nn.Module, wanted: str, tensor: torch.Tensor) -> str:
     """Register a trainable parameter below `root` under a free name and return that name."""
     path = free_name(root, wanted)
     owner, name = _owner(root, path)
+    _clear(owner, name)
     owner.register_parameter(name, nn.Parameter(tensor.detach()))
     return path
 
@@ -129,6 +137,7 @@ def add_module(root: nn.Module, wanted: str, module: nn.Module) -> str:
     """Register a module below `root` under a free name and return that name."""
     path = free_name(root, wanted)
     owner, name = _owner(root, path)
+    _clear(owner, name)
     owner.add_module(name, module)
     return path
 

@@ -19,11 +19,15 @@ graph, never other passes: what must hold before (`requires`), what holds afterw
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 from torch.fx import GraphModule
+
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.*-]*")
 
 
 class PassResult(NamedTuple):
@@ -100,9 +104,8 @@ def format_option(value: Any) -> str:
     if value is None:
         return "none"
     text = repr(value) if isinstance(value, float) else str(value)
-    return f'"{text}"' if isinstance(value, str) and _needs_quotes(text) else text
+    return json.dumps(text) if isinstance(value, str) and _needs_quotes(text) else text
 
 
 def _needs_quotes(text: str) -> bool:
-    ambiguous = text in {"true", "false", "none", ""} or text[:1] in "-+.0123456789"
-    return ambiguous or any(char in ',;{}[]="\\' or char.isspace() for char in text)
+    return text in {"true", "false", "none", "inf", "nan"} or not PLAIN.fullmatch(text)

@@ -7,6 +7,7 @@ Values are read by the type of the dataclass field that they fill: numbers, `tru
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Callable
@@ -119,7 +120,7 @@ def parse_value(text: str, kind: Any, where: str) -> Any:
 def _read_string(text: str) -> str:
     if not text.startswith('"'):
         return text
-    return text[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    return str(json.loads(text))
 
 
 def _read_none(text: str) -> None:
