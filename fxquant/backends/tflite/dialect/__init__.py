@@ -74,7 +74,7 @@ from .movement import (
     transpose,
     unpack,
 )
-from .pooling import average_pool_2d, max_pool_2d
+from .pooling import average_pool_2d, l2_pool_2d, max_pool_2d
 from .reductions import (
     arg_max,
     arg_min,
@@ -122,6 +122,8 @@ __all__ = [
     "conv_2d",
     "conv_3d",
     "conv_3d_transpose",
+    "conv_3d",
+    "conv_3d_transpose",
     "cos",
     "cumsum",
     "depth_to_space",
@@ -146,6 +148,7 @@ __all__ = [
     "hard_swish",
     "kernels",
     "l2_normalization",
+    "l2_pool_2d",
     "leaky_relu",
     "less",
     "less_equal",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..kernels.hard_swish import hard_swish_integers
-from ..kernels.lookup import table_lookup
+from ..kernels.lookup import by_table, table_lookup
 from ..kernels.rectify import leaky_relu_integers, prelu_integers, relu_integers
 from ..kernels.requantize import bounds_of
 from ..kernels.selection import kernels
@@ -19,7 +19,8 @@ from .values import QTensor, QType, Value, needs_out, operator, real_of
 
 def _rectified(x: Value, activation: str, out: QType | None) -> Value:
     if isinstance(x, QTensor):
-        return relu_integers(x, needs_out(out, activation.lower()), activation)
+        target = needs_out(out, activation.lower())
+        return by_table(lambda data: relu_integers(data, target, activation), x)
     least, greatest = bounds_of(activation)
     return x.clamp(least, greatest)
 
@@ -52,7 +53,8 @@ def relu_0_to_1(x: Value, *, out: QType | None = None) -> Value:
 def leaky_relu(x: Value, *, alpha: float, out: QType | None = None) -> Value:
     """LEAKY_RELU."""
     if isinstance(x, QTensor):
-        return leaky_relu_integers(x, alpha, needs_out(out, "leaky_relu"))
+        target = needs_out(out, "leaky_relu")
+        return by_table(lambda data: leaky_relu_integers(data, alpha, target), x)
     return functional.leaky_relu(x, alpha)
 
 
@@ -94,7 +96,8 @@ def gelu(x: Value, *, approximate: bool = False, out: QType | None = None) -> Va
 def hard_swish(x: Value, *, out: QType | None = None) -> Value:
     """HARD_SWISH: x * relu6(x + 3) / 6."""
     if isinstance(x, QTensor):
-        return hard_swish_integers(x, needs_out(out, "hard_swish"))
+        target = needs_out(out, "hard_swish")
+        return by_table(lambda data: hard_swish_integers(data, target), x)
     return functional.hardswish(x)
 
 

@@ -17,7 +17,14 @@ from torch.nn import functional
 from ..kernels.accumulate import centered_reals, exact_sums
 from ..kernels.linear import convolution_result, dense_result, product_result
 from ..kernels.requantize import bounds_of
-from .layout import channels_first, channels_last, pad_first, symmetric, window_padding
+from .layout import (
+    channels_first,
+    channels_last,
+    crop_transposed,
+    pad_first,
+    symmetric,
+    window_padding,
+)
 from .values import QTensor, QType, Value, data_of, needs_out, operator, real_of
 
 _Apply = Callable[[Tensor, Tensor], Tensor]
@@ -231,7 +238,7 @@ def transpose_conv(
     def apply(a: Tensor, w: Tensor) -> Tensor:
         whole = functional.conv_transpose2d(a, w.movedim(0, 1), stride=strides)
         pads = window_padding(output_shape[1:3], filter.shape[1:3], strides, (1, 1), padding)
-        return _crop(whole, pads, output_shape)
+        return crop_transposed(whole, pads, output_shape)
 
     if isinstance(x, QTensor) and isinstance(filter, QTensor):
         return _integer_convolution(
@@ -247,12 +254,3 @@ def transpose_conv(
     y = channels_last(apply(channels_first(real_of(x)), channels_first(real_of(filter))))
     y = y if bias is None else y + real_of(bias)
     return clamp_activation(y, fused_activation_function)
-
-
-def _crop(whole: Tensor, pads: Sequence[tuple[int, int]], output_shape: Sequence[int]) -> Tensor:
-    """The window of a full transposed convolution that the result has; zeros beyond its end."""
-    edges = [
-        (-before, size + before - have)
-        for (before, _), size, have in zip(pads, output_shape[1:], whole.shape[2:], strict=False)
-    ]
-    return pad_first(whole, edges)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fxquant.errors import InvalidGraph
 
-from ..kernels.lookup import table_lookup, truncated_sqrt
+from ..kernels.lookup import by_table, table_lookup, truncated_sqrt
 from ..kernels.rectify import abs_integers
 from .values import QTensor, QType, Value, data_of, needs_out, operator
 
@@ -58,7 +58,8 @@ def square(x: Tensor) -> Tensor:
 def abs(x: Value, *, out: QType | None = None) -> Value:
     """ABS."""
     if isinstance(x, QTensor):
-        return abs_integers(x, needs_out(out, "abs"))
+        target = needs_out(out, "abs")
+        return by_table(lambda data: abs_integers(data, target), x)
     return torch.abs(x)
 
 

@@ -72,3 +72,14 @@ def pad_first(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) ->
 def symmetric(pads: Sequence[tuple[int, int]]) -> tuple[int, ...] | None:
     """The padding as torch's operators take it, where both sides are equal."""
     return tuple(before for before, _ in pads) if all(a == b for a, b in pads) else None
+
+
+def crop_transposed(
+    whole: Tensor, pads: Sequence[tuple[int, int]], output_shape: Sequence[int]
+) -> Tensor:
+    """The window of a full transposed convolution that the result has; zeros beyond its end."""
+    edges = [
+        (-before, size + before - have)
+        for (before, _), size, have in zip(pads, output_shape[1:], whole.shape[2:], strict=False)
+    ]
+    return pad_first(whole, edges)

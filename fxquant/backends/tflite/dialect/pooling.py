@@ -76,3 +76,27 @@ def average_pool_2d(
         return _clamp_integers(divide_truncating(total + half, count), x, fused_activation_function)
     cells = sums(torch.ones_like(x[:1, ..., :1]))
     return clamp_activation(sums(x) / cells, fused_activation_function)
+
+
+@operator()
+def l2_pool_2d(
+    x: Tensor,
+    *,
+    filter_height: int,
+    filter_width: int,
+    stride_h: int = 1,
+    stride_w: int = 1,
+    padding: str = "VALID",
+    fused_activation_function: str = "NONE",
+) -> Tensor:
+    """L2_POOL_2D: the root of the mean square of each window."""
+    squares = average_pool_2d(
+        x * x,
+        filter_height=filter_height,
+        filter_width=filter_width,
+        stride_h=stride_h,
+        stride_w=stride_w,
+        padding=padding,
+    )
+    assert isinstance(squares, Tensor)
+    return clamp_activation(squares.sqrt(), fused_activation_function)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..kernels.resize import bilinear_integers, bilinear_reals, nearest_positions
-from .values import QTensor, Value, operator
+from .values import QTensor, Value, has_data, operator
 
 
 @operator(keeps=True)
@@ -26,6 +26,8 @@ def resize_bilinear(
     if isinstance(x, QTensor):
         values = bilinear_integers(x.values, size, align_corners, half_pixel_centers)
         return x.with_values(values.to(x.dtype))
+    if not has_data(x):
+        return _resized(x, size)
     return bilinear_reals(x, size, align_corners, half_pixel_centers)
 
 
@@ -47,4 +49,10 @@ def resize_nearest_neighbor(
             data = data.index_select(dim, positions.to(data.device))
         return data
 
-    return x.with_values(move(x.values)) if isinstance(x, QTensor) else move(x)
+    if not isinstance(x, QTensor):
+        return move(x) if has_data(x) else _resized(x, size)
+    return x.with_values(move(x.values))
+
+
+def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    return x.new_empty((x.shape[0], *size, x.shape[-1]))

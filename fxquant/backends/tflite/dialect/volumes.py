@@ -1,4 +1,4 @@
-"""Convolutions of volumes, in float only: x NDHWC, filters DHWIO and, transposed, DHWOI."""
+"""Convolutions of volumes, float only: x NDHWC, filter DHWIO (transposed: DHWOI)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .convolution import clamp_activation
-from .layout import channels_first, channels_last, pad_first, window_padding
+from .layout import channels_first, channels_last, crop_transposed, pad_first, window_padding
 from .values import operator
 
 
@@ -31,9 +31,9 @@ def conv_3d(
     strides = (stride_d, stride_h, stride_w)
     dilations = (dilation_d_factor, dilation_h_factor, dilation_w_factor)
     pads = window_padding(x.shape[1:4], filter.shape[:3], strides, dilations, padding)
-    weight = filter.permute(4, 3, 0, 1, 2)
+    weights = filter.permute(4, 3, 0, 1, 2)
     padded = pad_first(channels_first(x), pads)
-    y = functional.conv3d(padded, weight, bias, stride=strides, dilation=dilations)
+    y = functional.conv3d(padded, weights, bias, stride=strides, dilation=dilations)
     return clamp_activation(channels_last(y), fused_activation_function)
 
 
@@ -53,17 +53,14 @@ def conv_3d_transpose(
     padding: str = "SAME",
     fused_activation_function: str = "NONE",
 ) -> Tensor:
-    """CONV_3D_TRANSPOSE; what falls outside output_shape is dropped."""
+    """CONV_3D_TRANSPOSE: what falls outside output_shape is dropped."""
     strides = (stride_d, stride_h, stride_w)
     dilations = (dilation_d_factor, dilation_h_factor, dilation_w_factor)
-    weight = filter.permute(4, 3, 0, 1, 2)
-    whole = functional.conv_transpose3d(
-        channels_first(x), weight, stride=strides, dilation=dilations
-    )
     pads = window_padding(output_shape[1:4], filter.shape[:3], strides, dilations, padding)
-    edges = [
-        (-before, size + before - have)
-        for (before, _), size, have in zip(pads, output_shape[1:4], whole.shape[2:], strict=True)
-    ]
-    y = channels_last(pad_first(whole, edges))
-    return clamp_activation(y if bias is None else y + bias, fused_activation_function)
+    weights = filter.permute(4, 3, 0, 1, 2)
+    whole = functional.conv_transpose3d(
+        channels_first(x), weights, stride=strides, dilation=dilations
+    )
+    y = channels_last(crop_transposed(whole, pads, output_shape))
+    y = y if bias is None else y + bias
+    return clamp_activation(y, fused_activation_function)

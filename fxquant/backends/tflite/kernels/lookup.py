@@ -40,7 +40,18 @@ def truncated_sqrt(x: QTensor, out: QType) -> QTensor:
     return _apply(x, torch.trunc(roots / float32(out.scale)) + out.zero_point, out)
 
 
+def by_table(compute: Callable[[QTensor], QTensor], x: QTensor) -> QTensor:
+    """`compute` of every 8-bit value there is, then looked up; wider integers are computed."""
+    low, high = RANGES[x.dtype]
+    if high - low >= 256 or x.values.numel() <= 256:
+        return compute(x)
+    table = compute(x._replace(values=torch.arange(low, high + 1).to(x.dtype)))
+    index = x.values.to(torch.int32).sub_(low).reshape(-1)
+    return table._replace(values=table.values.index_select(0, index).reshape(x.shape))
+
+
 def _apply(x: QTensor, table: Tensor, out: QType) -> QTensor:
     low, _ = RANGES[x.dtype]
     entries = table.clamp(*RANGES[out.torch_dtype]).to(torch.int64).to(out.torch_dtype)
-    return quantized(entries[x.values.to(torch.int64) - low], out)
+    index = x.values.to(torch.int32).sub_(low).reshape(-1)
+    return quantized(entries.index_select(0, index).reshape(x.shape), out)

@@ -36,11 +36,23 @@ def test_functions_int8(function: Function, seed: int, kernels: Kernels) -> None
     run_tfl(function, x, out=draw.out((0.01, 0.1)), kernels=kernels).assert_equal()
 
 
-@pytest.mark.parametrize("function", [tfl.relu, tfl.relu6])
-def test_rectifiers_int16(function: Function) -> None:
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [(tfl.relu, {}), (tfl.relu6, {}), (tfl.leaky_relu, {"alpha": 0.3}), (tfl.abs, {})],
+)
+def test_rectifiers_int16(function: Function, options: dict[str, Any]) -> None:
     draw = Draw(30)
     x = draw.value(500, dtype=torch.int16)
-    run_tfl(function, x, out=QType("int16", 2e-4, 0)).assert_equal()
+    run_tfl(function, x, out=QType("int16", 2e-4, 0), **options).assert_equal()
+
+
+@pytest.mark.parametrize(
+    "function", [tfl.relu, tfl.relu6, tfl.hard_swish, tfl.tanh, tfl.gelu, tfl.logistic]
+)
+def test_functions_uint8(function: Function) -> None:
+    x = tfl.bind(torch.arange(256).to(torch.uint8), out=QType("uint8", 0.03, 120))
+    out = QType("uint8", 1 / 256, 0) if function is tfl.logistic else QType("uint8", 0.02, 60)
+    run_tfl(function, x, out=out).assert_equal()
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

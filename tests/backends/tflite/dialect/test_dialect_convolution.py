@@ -66,13 +66,12 @@ def test_conv_2d_of_many_channels_is_exact() -> None:
     run_tfl(tfl.conv_2d, x, Stored(w), Stored(b), out=draw.out((1.0, 9.0))).assert_equal()
 
 
-@pytest.mark.parametrize("dtype", [torch.int64])
 @pytest.mark.parametrize("kernels", ["reference", "optimized"])
-def test_conv_2d_int16(dtype: torch.dtype, kernels: Kernels) -> None:
+def test_conv_2d_int16(kernels: Kernels) -> None:
     draw = Draw(5)
     x = draw.value(1, 8, 8, 16, dtype=torch.int16)
     w = draw.weights(24, 3, 3, 16, axis=0, channels=24)
-    b = draw.bias(x, w, 24, dtype)
+    b = draw.bias(x, w, 24, torch.int64)
     out = draw.out((0.005, 0.01), "int16")
     run_tfl(tfl.conv_2d, x, Stored(w), Stored(b), out=out, kernels=kernels).assert_equal()
 
@@ -240,4 +239,17 @@ def test_transpose_conv_float(
         stride_h=stride,
         stride_w=stride,
         padding=padding,
+    ).assert_close()
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_volumes(padding: str) -> None:
+    draw = Draw(15)
+    strides: dict[str, Any] = {"stride_d": 2, "stride_h": 1, "stride_w": 2, "padding": padding}
+    x, w, b = draw.real(1, 5, 6, 7, 3), draw.real(3, 2, 3, 3, 4), draw.real(4)
+    run_tfl(tfl.conv_3d, x, Stored(w), Stored(b), **strides).assert_close()
+    shape = (1, 10, 6, 14, 4) if padding == "SAME" else (1, 11, 7, 15, 4)
+    back = draw.real(3, 2, 3, 4, 3)
+    run_tfl(
+        tfl.conv_3d_transpose, x, Stored(back), Stored(b), output_shape=shape, **strides
     ).assert_close()

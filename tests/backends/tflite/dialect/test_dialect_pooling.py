@@ -38,6 +38,25 @@ def test_pooling_float(function: Function, window: int) -> None:
     run_tfl(function, Draw(window).real(2, 9, 7, 12), **WINDOWS[window]).assert_close()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+@pytest.mark.parametrize("function", [tfl.max_pool_2d, tfl.average_pool_2d])
+def test_pooling_of_other_integers(function: Function, dtype: torch.dtype) -> None:
+    x = Draw(1).value(2, 9, 7, 12, dtype=dtype)
+    run_tfl(function, x, **WINDOWS[1]).assert_equal()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_mean_of_other_integers(dtype: torch.dtype) -> None:
+    x = Draw(2).value(2, 7, 6, 5, dtype=dtype, zero_point=120)
+    out = QType(str(dtype).removeprefix("torch."), x.one_scale / 4, 0)
+    run_tfl(tfl.mean, x, (1, 2), out=out).assert_equal()
+
+
+@pytest.mark.parametrize("window", range(len(WINDOWS)))
+def test_root_mean_square_pooling(window: int) -> None:
+    run_tfl(tfl.l2_pool_2d, Draw(window).real(2, 9, 7, 12), **WINDOWS[window]).assert_close()
+
+
 AXES: list[tuple[tuple[int, ...], bool]] = [
     ((1, 2), False),
     ((1, 2), True),

@@ -48,7 +48,7 @@ REDUCTIONS = (
     row(
         "reduce_prod",
         *_REDUCER,
-        kinds="f32 q8 q16 i8 u8 i16 i32 i64",
+        kinds="f32 i8 u8 i16 i32 i64",
         versions={"i8": 2, "i16": 2},
     ),
     row("reduce_any", *_REDUCER, kinds="bool"),
@@ -89,7 +89,7 @@ RESIZING = (
         "x size:int32[1]",
         "ResizeBilinearOptions",
         _RESIZE,
-        kinds="f32 q8 qu8 q16",
+        kinds="f32 q8 qu8",
         versions={"i8": 2, "half pixel": 3, "i16": 4},
         same_scale="x",
     ),
