@@ -1,10 +1,10 @@
 """Write a graph of the torch dialect in the core dialect: one spelling for each operation.
 
-    %conv = call_module[conv](%x)           %conv = conv2d(%x, @conv.weight, @conv.bias)
-    %view = %conv.view(1, -1)          ->    %view = reshape(%conv, [1,256])
-    %add_ = %view.add_(1)                    %add_ = add(%view, 1)
-    return %conv                             %conv_reshape = reshape(%add_, [1,4,8,8])
-                                             return (%conv_reshape)
+    %conv = Conv2d @conv(%x)               %conv = conv2d(%x, @conv.weight, @conv.bias)
+    %view = .view(%conv, 1, -1)     ->      %view = reshape(%conv) {shape=[1,256]}
+    %add = .add_(%view, 1)                  %add = add(%view) {other=1}
+    return (%conv)                          %add_reshape = reshape(%add) {shape=[1,4,8,8]}
+                                            return (%add_reshape)
 
 The same kernels run on the same numbers in the same order, so results are bit-identical. Writes in
 place become new values; every tensor that shared the memory reads the new value from then on. The
@@ -33,8 +33,8 @@ class Functionalize(Pass):
 
     graph(%x):                                   graph(%x):
       %fc = Linear @fc(%x)                  ->     %fc = linear(%x, @fc.weight, @fc.bias)
-      %relu_ = .relu_(%fc)                         %relu_ = relu(%fc)
-      return (%relu_)                              return (%relu_)
+      %relu = .relu_(%fc)                          %relu = relu(%fc)
+      return (%relu)                               return (%relu)
     """
 
     name: ClassVar[str] = "functionalize"

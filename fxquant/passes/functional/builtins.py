@@ -201,6 +201,15 @@ def _where(engine: Engine, function: Any, args: Arguments, kwargs: Keywords) -> 
     return _operator(engine, function, "where", engine.lift(args), engine.lift(kwargs))
 
 
+def _polygamma(engine: Engine, function: Any, args: Arguments, kwargs: Keywords) -> Any:
+    """`x.polygamma(1)` has its arguments the other way round."""
+    name, args = function.__name__, engine.lift(args)
+    if isinstance(args[0], Tensor):
+        args = (args[1], args[0])
+    result = engine.call(aten.polygamma.default, *args)
+    return engine.assign(args[1], result) if name.endswith("_") else result
+
+
 def _nothing(engine: Engine, function: Any, args: Arguments, kwargs: Keywords) -> None:
     return None
 
@@ -226,6 +235,8 @@ SPECIAL: dict[str, Builtin] = {
     "_set_grad_enabled": _set_gradients,
     "is_grad_enabled": _gradients,
     "_assert_async": _nothing,
+    "polygamma": _polygamma,
+    "polygamma_": _polygamma,
     **dict.fromkeys(CONVERSIONS, _convert),
     **{
         name + end: _dropout

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
@@ -291,8 +291,6 @@ class Engine:
 
     def real(self) -> AbstractContextManager[Any]:
         """A context in which tensors are made for real, for constants."""
-        from torch._subclasses.fake_tensor import unset_fake_temporarily
-
         return unset_fake_temporarily()
 
 

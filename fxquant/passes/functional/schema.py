@@ -132,7 +132,7 @@ def same_literal(value: Any, default: Any) -> bool:
 
 def count_dimensions(target: OpOverload, named: Named) -> None:
     """Let every dimension argument count from the front, in place."""
-    name = packet_name(target)
+    name = packet_name(target).removesuffix("_").removesuffix("_copy")
     given = DIMENSION_NAMES & named.keys()
     if not given or name in OWN_DIMENSIONS:
         return

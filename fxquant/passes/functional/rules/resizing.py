@@ -12,6 +12,7 @@ from typing import Any
 
 from fxquant.ir.aten import aten
 from fxquant.passes.functional.engine import Call, Engine, rule
+from fxquant.passes.functional.schema import bind
 
 
 @rule(
@@ -29,7 +30,5 @@ def upsample(engine: Engine, call: Call) -> Any:
     size = list(call.result.shape[2:])
     scales = call["scale_factors"] or [None] * len(size)
     align = [call["align_corners"]] if "align_corners" in call.named else []
-    from fxquant.passes.functional.schema import bind
-
     named = bind(target, (source, size, *align, *scales), {})
     return engine.apply(target, named, call.result)

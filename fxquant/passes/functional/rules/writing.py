@@ -20,8 +20,10 @@ from fxquant.passes.functional.schema import parameters
 from fxquant.passes.functional.unsupported import Unsupported
 
 _OTHER_NAMES = {"normal_": "normal_functional"}
-_CHANGES_SHAPE = frozenset({"squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_"})
-_REFUSED = frozenset({"set_", "resize_", "resize_as_", "as_strided_", "rename_"})
+_CHANGES_SHAPE = frozenset({
+    "squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_", "as_strided_",
+})  # fmt: skip
+_REFUSED = frozenset({"set_", "resize_", "resize_as_", "rename_"})
 
 
 @rule("write")
