@@ -71,23 +71,23 @@ def _architecture(arch: str) -> nn.Module:
     return CifarResNet(blocks_per_stage=3)
 
 
-def _shuffled(count: int, limit: int) -> list[int]:
+def _shuffled(count: int) -> list[int]:
     """One fixed order: the published figures of other converters are on these very pictures."""
-    return [int(index) for index in np.random.RandomState(0).permutation(count)[:limit]]
+    return [int(index) for index in np.random.RandomState(0).permutation(count)]
 
 
 def _cifar_pictures(folder: Path, limit: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Test pictures only: the net has seen the others."""
     with np.load(folder / "cifar10.npz") as archive:
-        keep = np.flatnonzero(archive["is_test"])
-        keep = keep[_shuffled(len(keep), limit)]
+        is_test = archive["is_test"]
+        keep = [row for row in _shuffled(len(is_test)) if is_test[row]][:limit]
         return torch.from_numpy(archive["x"][keep]), torch.from_numpy(archive["y"][keep]).long()
 
 
 def _imagenet_pictures(folder: Path, limit: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     with (folder / "imagenet" / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    rows = [rows[index] for index in _shuffled(len(rows), limit)]
+    rows = [rows[index] for index in _shuffled(len(rows))[:limit]]
     pictures = [_picture(folder / "imagenet" / "images" / row["file"], size) for row in rows]
     return torch.stack(pictures), torch.tensor([int(row["label"]) for row in rows])
 
