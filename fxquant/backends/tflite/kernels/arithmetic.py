@@ -12,7 +12,7 @@ from .fixed_point import Multiplier, multiplier, scale_twice
 from .pieces import elementwise
 from .quantized import QTensor, QType, quantized
 from .requantize import activation_range, float32, single_for, twice
-from .selection import kernels
+from .selection import delegated
 
 
 def _common(x: QTensor, y: QTensor) -> tuple[Multiplier, Multiplier, float]:
@@ -40,7 +40,8 @@ def _combine(
 
 def add_integers(x: QTensor, y: QTensor, out: QType, activation: str, sign: int) -> QTensor:
     """x + sign * y."""
-    if kernels.get() == "xnnpack" and x.dtype in (torch.int8, torch.uint8):
+    ratios = x.one_scale / out.scale, y.one_scale / out.scale
+    if delegated(x.dtype, 2.0**-10, 2.0**8, *ratios):
         return _add_delegated(x, y, out, activation, sign)
     bits = 15 if x.dtype == torch.int16 else 20
     first, second, whole = _common(x, y)
@@ -68,7 +69,7 @@ def _add_delegated(x: QTensor, y: QTensor, out: QType, activation: str, sign: in
 def mul_integers(x: QTensor, y: QTensor, out: QType, activation: str) -> QTensor:
     """x * y."""
     ratio = (x.scale * y.scale) / float32(out.scale)
-    if kernels.get() == "xnnpack" and x.dtype in (torch.int8, torch.uint8):
+    if delegated(x.dtype, 2.0**-16, 2.0**8, float(ratio)):
         rounding = single_for(out, activation)(ratio)
     else:
         rounding = twice(ratio.to(torch.float64))

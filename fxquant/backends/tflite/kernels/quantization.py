@@ -13,7 +13,7 @@ from torch import Tensor
 from .fixed_point import round_half_away
 from .quantized import QTensor, QType, quantized
 from .requantize import RANGES, rescale, twice, up
-from .selection import kernels
+from .selection import delegated, kernels
 
 _BLOCK = 8
 _WIDE_BLOCK = 16
@@ -52,7 +52,7 @@ def requantize(x: QTensor, out: QType) -> QTensor:
     """Integers of one scale to integers of another."""
     to_scale = torch.tensor(out.scale, dtype=torch.float32)
     both_int8 = x.dtype == torch.int8 and out.torch_dtype == torch.int8
-    if both_int8 and kernels.get() == "xnnpack":
+    if both_int8 and delegated(x.dtype, 2.0**-8, 2.0**7, x.one_scale / out.scale):
         ratio = torch.round(256 * (x.scale / to_scale)).to(torch.int64)
         return _clamped(((x.centered() * ratio + 128) >> 8) + out.zero_point, out)
     real = x.scale.to(torch.float64) / to_scale.to(torch.float64)

@@ -7,7 +7,10 @@ from torch import Tensor
 
 from .quantized import QTensor, QType
 from .requantize import finish, float32, rescale, twice
-from .selection import kernels
+from .selection import delegated
+
+# XNNPACK's multipliers of 8 fractional bits hold ratios of scales between these.
+_LEAST_RATIO, _GREATEST_RATIO = 2.0**-8, 2.0**7
 
 
 def _ratio(x: QTensor, out: QType) -> Tensor:
@@ -22,8 +25,9 @@ def relu_integers(x: QTensor, out: QType, activation: str) -> QTensor:
 def leaky_relu_integers(x: QTensor, alpha: float, out: QType) -> QTensor:
     """One multiplier for each sign; a delegate's has 8 fractional bits."""
     centered = x.centered()
-    if kernels.get() == "xnnpack" and x.dtype == torch.int8:
-        ratio = x.scale / float32(out.scale)
+    ratio = x.scale / float32(out.scale)
+    steep = abs(alpha) * float(ratio) >= _LEAST_RATIO
+    if steep and delegated(x.dtype, _LEAST_RATIO, _GREATEST_RATIO, float(ratio)):
         above, below = (
             torch.round(256 * part).to(torch.int64) for part in (ratio, ratio * float32(alpha))
         )

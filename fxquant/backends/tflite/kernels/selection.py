@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
+import torch
+
 Kernels = Literal["reference", "optimized", "xnnpack"]
 
 kernels: ContextVar[Kernels] = ContextVar("kernels", default="reference")
@@ -30,3 +32,12 @@ def use_kernels(name: Kernels) -> Iterator[None]:
         yield
     finally:
         kernels.reset(token)
+
+
+def delegated(dtype: torch.dtype, low: float, high: float, *ratios: float) -> bool:
+    """Whether XNNPACK is selected and takes 8-bit values of these scale ratios, in [low, high).
+
+    Outside the runtime goes back to its own kernel, without a message.
+    """
+    inside = all(low <= ratio < high for ratio in ratios)
+    return kernels.get() == "xnnpack" and dtype in (torch.int8, torch.uint8) and inside

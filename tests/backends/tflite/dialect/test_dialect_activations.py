@@ -78,7 +78,7 @@ def test_elu_int8_in_xnnpack_differs_only_at_ties() -> None:
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("alpha", [0.01, 0.3, -0.2])
+@pytest.mark.parametrize("alpha", [0.001, 0.01, 0.3, -0.2])
 def test_leaky_relu_int8(alpha: float, kernels: Kernels) -> None:
     draw = Draw(31)
     x = every_integer(0.03, 4)
