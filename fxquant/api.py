@@ -11,6 +11,7 @@ Each returns a GraphModule that runs, until `lower`, whose result also writes a 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,13 +22,14 @@ from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOptions
 from fxquant.backends.registry import get_backend
-from fxquant.errors import InputError, PipelineError
+from fxquant.errors import FxquantError, InputError, PipelineError
 from fxquant.ir.state import state_of
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
 from fxquant.report import Report, StayedFloat
 from fxquant.tracing import trace
+from fxquant.tracing.location import raised_at
 
 Quantize = str | QuantConfig | None
 
@@ -49,7 +51,16 @@ def _traced(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | N
     if isinstance(model, GraphModule) and state_of(model).properties:
         return model
     with _evaluated(model):
-        return trace(model, example_inputs, kwargs=kwargs)
+        try:
+            return trace(model, example_inputs, kwargs=kwargs)
+        except FxquantError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"the model fails on the example inputs: {type(error).__name__}: {error}",
+                source=str(raised_at(error) or ""),
+                fix="give inputs of the shapes and dtypes that its forward takes",
+            ) from error
 
 
 def prepare(
@@ -155,7 +166,7 @@ def compile(
     pipeline: Pipeline | str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     progress: bool = True,
-    verify: bool = False,
+    verify: bool | None = None,
 ) -> Lowered:
     """From a model to a program, and to a file where `output` is given.
 
@@ -172,7 +183,8 @@ def compile(
         pipeline: passes to run instead of the default ones, up to the observers.
         kwargs: keyword inputs of the model.
         progress: show a bar while calibrating.
-        verify: run the file on the example inputs before it is written.
+        verify: run the file on the example inputs in the backend's runtime before it is written;
+            None does so where a file is written and the runtime is installed.
 
     Raises:
         FxquantError: its children say what is wrong; no file is written then.
@@ -197,9 +209,10 @@ def compile(
     with _timed(seconds, "lower"):
         lowered = lower(graph_module, backend, io_layout=io_layout, io_dtype=io_dtype)
     lowered.report.seconds = seconds
-    if verify:
+    wanted = output is not None and lowered.backend.can_verify() if verify is None else verify
+    if wanted:
         with _timed(seconds, "verify"):
-            lowered.backend.verify(lowered, [example_inputs]).check()
+            lowered.backend.verify(lowered, [_sample(model, example_inputs, kwargs)]).check()
     if output is not None:
         with _timed(seconds, "write"):
             lowered.save(output)
@@ -223,6 +236,15 @@ def _settings(
         fix = "give calibration=: some dozens of inputs like those the device will see"
         raise InputError('quantize="int8" needs calibration data', fix=fix)
     return QuantConfig() if config is None else config
+
+
+def _sample(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> Any:
+    """The example inputs as one sample of a data set: by name where some are given by name."""
+    if not kwargs:
+        return example_inputs
+    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    positional = inspect.signature(model.forward).bind_partial(*args).arguments
+    return {**positional, **kwargs}
 
 
 @contextlib.contextmanager

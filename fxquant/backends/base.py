@@ -80,6 +80,10 @@ class Backend(ABC):
     def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
         """How often each of the file's operators occurs."""
 
+    def can_verify(self) -> bool:
+        """Whether the runtime that `verify` needs is installed."""
+        return False
+
     def verify(self, lowered: Lowered, data: Iterable[Any], **options: Any) -> VerifyOutcome:
         """Run the file on data in the backend's runtime and compare it with the last graph."""
         raise NotImplementedError(f"the backend {self.name} has no verifier")

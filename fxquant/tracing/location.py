@@ -35,6 +35,18 @@ def user_location(module: str) -> SourceLocation | None:
     return None
 
 
+def raised_at(error: BaseException) -> SourceLocation | None:
+    """The innermost line of the user's code in the traceback of an error."""
+    found = None
+    step = error.__traceback__
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if not _internal(file):
+            found = SourceLocation(file, step.tb_lineno)
+        step = step.tb_next
+    return found
+
+
 def called_from(file_end: str, depth: int = 8) -> bool:
     """Whether one of the nearest frames runs code of a file with that ending."""
     frame = sys._getframe(1)

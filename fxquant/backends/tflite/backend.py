@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,6 +61,10 @@ class TfliteBackend(Backend):
         """The file's operators by their builtin names."""
         operators = contents_of(graph_module).model.main.operators
         return dict(Counter(operator.name for operator in operators))
+
+    def can_verify(self) -> bool:
+        """Whether LiteRT is installed."""
+        return importlib.util.find_spec("ai_edge_litert") is not None
 
     def verify(self, lowered: Lowered, data: Iterable[Any], **options: Any) -> VerifyReport:
         """Run the file in LiteRT and compare every value with the last graph."""
