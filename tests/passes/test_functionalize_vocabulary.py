@@ -119,3 +119,11 @@ def test_a_row(spelling: str, wanted: str) -> None:
 
 def test_the_page_has_rows() -> None:
     assert len(list(rows())) > 250
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_overloads_are_also_found_without_torchscript(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C, "_jit_resolve_packet")
+    for spelling, wanted in rows():
+        function, tensors = function_of(spelling)
+        assert result_text(Functionalize().run(trace(function, tensors)).graph_module) == wanted

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
-from fxquant.passes.functional.schema import bind, parameters
+from fxquant.passes.functional.schema import bind, parameters, same_literal
 from fxquant.passes.functional.unsupported import Unsupported
 
 # Spellings of the same operator; each is documented in torch as an alias, or is Python's operator.
@@ -139,33 +139,59 @@ def choose(packet: OpOverloadPacket, args: Sequence[Any], kwargs: Mapping[str, A
 def _first_that_binds(
     packet: OpOverloadPacket, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> OpOverload:
+    bound: list[tuple[OpOverload, dict[str, Any]]] = []
     for overload in packet.overloads():
-        candidate: OpOverload = getattr(packet, overload)
-        try:
-            named = bind(candidate, args, kwargs)
-        except TypeError:
-            continue
-        if all(_fits(kind, named[kind.name]) for kind in candidate._schema.arguments):
-            return candidate
+        with suppress(TypeError):
+            candidate: OpOverload = getattr(packet, overload)
+            bound.append((candidate, bind(candidate, args, kwargs)))
+    bound.sort(key=lambda pair: "self" not in pair[1])
+    # A number passes for a tensor only where no overload takes it as a number.
+    for tensors in ((torch.Tensor,), (torch.Tensor, int, float, complex)):
+        for candidate, named in bound:
+            schema = candidate._schema.arguments
+            if all(_fits(each, named[each.name], tensors) for each in schema):
+                return candidate
     raise Unsupported(f"no overload of {packet} takes these arguments")
 
 
-def _fits(argument: Any, value: Any) -> bool:
+_NUMBER = (int, float, complex)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int, torch.SymInt),
+    "float": (float, int),
+    "number": _NUMBER,
+    "bool": (bool,),
+    "str": (str,),
+}
+# Written as integers in a schema.
+_OWN_TYPES: dict[str, tuple[type, ...]] = {
+    "dtype": (torch.dtype,),
+    "layout": (torch.layout,),
+    "memory_format": (torch.memory_format,),
+    "device": (torch.device, str),
+}
+
+
+def _fits(argument: Any, value: Any, tensors: tuple[type, ...]) -> bool:
     kind = str(argument.type)
     if kind.startswith("Optional["):
-        return value is None or _fits_kind(kind[len("Optional[") : -1], value)
-    return _fits_kind(kind, value)
+        if value is None:
+            return True
+        kind = kind[len("Optional[") : -1]
+    if argument.has_default_value() and same_literal(value, argument.default_value):
+        return True
+    if argument.name in _OWN_TYPES:
+        return isinstance(value, _OWN_TYPES[argument.name])
+    return _fits_kind(kind, value, tensors)
 
 
-def _fits_kind(kind: str, value: Any) -> bool:
-    if kind == "Tensor":
-        return isinstance(value, torch.Tensor | int | float | complex)
+def _fits_kind(kind: str, value: Any, tensors: tuple[type, ...]) -> bool:
     if kind.startswith("List["):
-        return isinstance(value, list) and all(_fits_kind(kind[5:-1], item) for item in value)
-    if kind == "bool":
-        return isinstance(value, bool)
-    if kind == "number":
-        return isinstance(value, int | float | complex)
-    if kind == "str":
-        return isinstance(value, str)
-    return not isinstance(value, torch.Tensor | list | str)
+        inner = kind[len("List[") : -1].removeprefix("Optional[").removesuffix("]")
+        if not isinstance(value, list):
+            return False
+        return all(item is None or _fits_kind(inner, item, tensors) for item in value)
+    if kind == "Tensor":
+        return isinstance(value, tensors) and not isinstance(value, bool)
+    if isinstance(value, bool) and kind != "bool":
+        return kind == "number"
+    return isinstance(value, _KINDS.get(kind, (object,)))
