@@ -10,7 +10,7 @@ stage before.
 
 from __future__ import annotations
 
-from fxquant.api import calibrate, compile, convert, lower, prepare, verify
+from fxquant.api import compile, convert, lower, prepare, verify
 from fxquant.backends.base import Backend, Lowered
 from fxquant.backends.registry import register_backend
 from fxquant.errors import FxquantError
@@ -19,6 +19,7 @@ from fxquant.passes.base import Pass, PassResult
 from fxquant.passes.instruments import instruments
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
+from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
 from fxquant.tracing import trace
 

@@ -52,7 +52,7 @@ def _traced(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | N
         return model
     with _evaluated(model):
         try:
-            return trace(model, example_inputs, kwargs=kwargs)
+            return trace(model, example_inputs, kwargs=None if kwargs is None else dict(kwargs))
         except FxquantError:
             raise
         except Exception as error:
@@ -148,7 +148,7 @@ def lower(
 
 
 def stayed_float(graph_module: GraphModule) -> list[StayedFloat]:
-    """What annotate left in float, each with its reason; empty for a graph that was not annotated."""
+    """What annotate left in float, each with its reason."""
     return list(state_of(graph_module).stayed_float)
 
 
@@ -225,7 +225,7 @@ def _settings(
     if isinstance(quantize, QuantConfig):
         if config is not None:
             raise InputError("the configuration is given twice", fix="drop quantize= or config=")
-        quantize, config = "int8", quantize
+        return _settings("int8", quantize, calibration)
     if quantize is None:
         if config is not None:
             raise InputError("config= is given, quantize= is not", fix='say quantize="int8"')

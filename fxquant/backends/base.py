@@ -20,7 +20,7 @@ from fxquant.report import Report
 
 IoLayout = Literal["nchw", "nhwc"]
 IoDtype = Literal["float32", "int8"]
-Segment = bytes | bytearray | memoryview
+Segment = bytes | memoryview
 
 
 @dataclass(frozen=True)

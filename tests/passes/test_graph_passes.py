@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from fxquant.ir.printer import format_graph
-from fxquant.passes.batch_norm_to_conv import BatchNormToConv
 from fxquant.passes.base import Pass
+from fxquant.passes.batch_norm_to_conv import BatchNormToConv
 from fxquant.passes.common_subexpressions import CommonSubexpressions
 from fxquant.passes.dead_code import DeadCode
 from fxquant.passes.drop_dropout import DropDropout
