@@ -1,4 +1,4 @@
-"""The TFLite backend: constraints, the pipeline of passes, the writer and the verifier in one place."""
+"""The TFLite backend: constraints, pipeline, writer and verifier in one place."""
 
 from __future__ import annotations
 
