@@ -23,7 +23,6 @@ SIGMOIDS = {
     "int16": QType("int16", 1 / 32768, 0),
 }
 TANHS = {"int16": QType("int16", 1 / 32768, 0)}
-LOG_SOFTMAXES = {"int8": QType("int8", 1 / 16, 127), "uint8": QType("uint8", 1 / 16, 255)}
 
 
 def fixed(r: Rewriter, known: dict[str, QType]) -> QType | None:
@@ -315,8 +314,8 @@ def softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
 
 @legalize(aten.log_softmax.int, aten._log_softmax.default, quantized=True)
 def log_softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
-    """LOG_SOFTMAX over the last axis; integers in a float island, as `softmax`."""
-    if r.out is not None and (not r.integer_only or r.out.dtype == "int16"):
+    """LOG_SOFTMAX over the last axis; integers in a float island."""
+    if r.out is not None:
         raise NoIntegerForm
     last, back = r.move_last(x, dim)
-    return back(on_grid(r, r.emit(tfl.log_softmax, last, out=fixed(r, LOG_SOFTMAXES))))
+    return back(r.emit(tfl.log_softmax, last))

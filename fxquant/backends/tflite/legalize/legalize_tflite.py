@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from fxquant.backends.tflite.dialect.values import QType
+from fxquant.backends.tflite.layout.borders import update_signature
 from fxquant.errors import Problem, UnsupportedOp
 from fxquant.ir.aten import is_aten, overload, packet_name
 from fxquant.ir.edit import get_attribute, inherit, make_graph_module, new_graph_like
@@ -96,6 +97,8 @@ class _Legalizer:
         new = make_graph_module(self.root, self.graph)
         new.meta.update({key: v for key, v in self.old.meta.items() if key != "fxquant"})
         copy_state(self.old, new)
+        if self.options.integer_io:
+            update_signature(new)
         if self.notes:
             state_of(new).notes.setdefault(LegalizeTflite.name, []).extend(self.notes)
         return new
