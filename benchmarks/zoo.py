@@ -135,12 +135,12 @@ def _verify(row: Row, lowered: Lowered, images: Sequence[torch.Tensor]) -> None:
 
 def run_zoo(names: Sequence[str], precisions: Sequence[str], settings: Settings) -> list[Row]:
     """All figures; a net that fails gets a row with the reason."""
-    console, rows = Console(stderr=True), []
+    console, rows = Console(stderr=True, soft_wrap=True, highlight=False), []
     for name in names:
         model = zoo_model(name)
         for precision in precisions:
-            with console.status(f"{name} {precision}"):
-                rows.append(_measure_or_reason(name, model, precision, settings))
+            rows.append(_measure_or_reason(name, model, precision, settings))
+            console.print(" ".join([name, precision, *_cells(rows[-1])]))
     return rows
 
 

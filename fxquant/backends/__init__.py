@@ -1,0 +1,1 @@
+"""Targets: what each can compute, and how a graph becomes its file."""
