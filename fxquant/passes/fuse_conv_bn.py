@@ -113,25 +113,40 @@ class FuseConvBn(Pass):
 
 def foldable(batch_norm: Node) -> bool:
     """Whether the value before a batch norm is a constant-weight layer that only it reads."""
-    source = batch_norm.args[0]
+    layer = layer_before(batch_norm)
+    if layer is None:
+        return False
+    ranks, rank = LAYERS[overload(layer)].batch_norm_rank, layer.meta["val"].dim()
+    # Of an unbatched convolution, batch norm would take dim 1, which is spatial.
+    return rank in ranks and (len(ranks) == 1 or rank == max(ranks))
+
+
+def layer_before(node: Node) -> Node | None:
+    """The layer with constant weight and bias whose result goes to `node` alone."""
+    source = node.args[0]
     if not isinstance(source, Node) or not is_aten(source) or len(source.users) != 1:
-        return False
-    layer = LAYERS.get(overload(source))
-    if layer is None or source.meta["val"].dim() not in layer.batch_norm_rank:
-        return False
-    if source.meta["val"].dim() == min(layer.batch_norm_rank) and len(layer.batch_norm_rank) > 1:
-        return False  # An unbatched convolution: batch norm would take dim 1, which is spatial.
+        return None
+    if overload(source) not in LAYERS:
+        return None
     named = named_arguments(source)
     bias = named["bias"]
-    return is_attribute(named["weight"]) and (bias is None or is_attribute(bias))
+    constant = is_attribute(named["weight"]) and (bias is None or is_attribute(bias))
+    return source if constant else None
 
 
 def fold(root: GraphModule, node: Node, batch_norm: _BatchNorm) -> None:
     """Replace `layer -> batch norm` by the layer with scaled weight and shifted bias."""
     layer = node.args[0]
     assert isinstance(layer, Node)
+    fold_into_layer(root, layer, *scale_and_shift(batch_norm))
+    inherit(layer, node, value=False)
+    node.replace_all_uses_with(layer)
+    root.graph.erase_node(node)
+
+
+def fold_into_layer(root: GraphModule, layer: Node, scale: Tensor, shift: Tensor) -> None:
+    """Let a layer compute `scale * layer(x) + shift`, both float64 [output channels]."""
     named = named_arguments(layer)
-    scale, shift = scale_and_shift(batch_norm)
     weight = tensor_at(root, named["weight"])
     groups = int(named.get("groups", 1))
     new_weight = scaled_weight(weight, scale, LAYERS[overload(layer)].transposed, groups)
@@ -145,9 +160,6 @@ def fold(root: GraphModule, node: Node, batch_norm: _BatchNorm) -> None:
         old_bias = named["bias"] if isinstance(named["bias"], Node) else None
         read_bias = _place(root, old_bias, f"{prefix}bias", new_bias.to(weight.dtype))
     layer.args = (layer.args[0], read_weight, read_bias, *layer.args[3:])
-    inherit(layer, node, value=False)
-    node.replace_all_uses_with(layer)
-    root.graph.erase_node(node)
 
 
 def _place(root: GraphModule, old: Node | None, wanted: str, tensor: Tensor) -> Node:

@@ -15,6 +15,7 @@ from fxquant.passes.fold_constants import FoldConstants
 from fxquant.passes.freeze import Freeze
 from fxquant.passes.functionalize import Functionalize
 from fxquant.passes.fuse_conv_bn import FuseConvBn
+from fxquant.passes.fuse_conv_hardsigmoid import FuseConvHardsigmoid
 from fxquant.passes.insert_observers import InsertObservers
 from fxquant.passes.insert_stubs import InsertStubs
 from fxquant.passes.pipeline import Pipeline
@@ -23,6 +24,7 @@ FLOAT: tuple[Pass, ...] = (
     Functionalize(),
     DropDropout(),
     FuseConvBn(),
+    FuseConvHardsigmoid(),
     BatchNormToConv(),
     FoldConstants(),
     CommonSubexpressions(),

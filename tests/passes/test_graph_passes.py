@@ -18,6 +18,7 @@ from fxquant.passes.drop_dropout import DropDropout
 from fxquant.passes.fold_constants import FoldConstants
 from fxquant.passes.functionalize import Functionalize
 from fxquant.passes.fuse_conv_bn import FuseConvBn
+from fxquant.passes.fuse_conv_hardsigmoid import FuseConvHardsigmoid
 from fxquant.passes.instruments import Lint, instruments
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.validation import Validate
@@ -180,6 +181,23 @@ def test_a_norm_that_nothing_absorbs_becomes_a_depthwise_convolution(golden: Gol
     model = with_statistics(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)))
     graph_module = core(model, torch.randn(1, 4, 5, 5))
     golden("batch-norm-to-conv", before_and_after(BatchNormToConv(), graph_module))
+
+
+def test_the_line_of_a_hard_sigmoid_goes_into_the_layer_before_it(golden: Golden) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Hardsigmoid())
+    graph_module = core(model, torch.randn(1, 3, 5, 5))
+    golden("fuse-conv-hardsigmoid", before_and_after(FuseConvHardsigmoid(), graph_module))
+    x = torch.randn(1, 3, 5, 5) * 9
+    after = changed(FuseConvHardsigmoid(), graph_module)
+    torch.testing.assert_close(after(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_hard_sigmoid_stays_where_the_layer_has_another_reader() -> None:
+    model = Through(
+        lambda x, conv: (y := conv(x)) * nn.functional.hardsigmoid(y), nn.Conv2d(3, 4, 1)
+    )
+    graph_module = core(model, torch.randn(1, 3, 5, 5))
+    assert "hardsigmoid" in format_graph(changed(FuseConvHardsigmoid(), graph_module))
 
 
 def test_constants_are_folded_once() -> None:

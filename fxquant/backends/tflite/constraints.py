@@ -34,8 +34,8 @@ from fxquant.quant.constraints import (
     symmetric,
 )
 
-CLAMPS = ((0.0, INFINITY), (0.0, 6.0), (-1.0, 1.0))
-"""Activations that an operator can end with: RELU, RELU6, RELU_N1_TO_1."""
+CLAMPS = ((0.0, INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0))
+"""Activations that an operator can end with: RELU, RELU6, RELU_N1_TO_1; [0, 1] by its grid."""
 
 ONE_256TH = fixed(int8=(1 / 256, -128))
 

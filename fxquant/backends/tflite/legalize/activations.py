@@ -6,6 +6,8 @@ hardsigmoid(x)   ->   mul(relu6(add(x, 3)), 1/6)
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from fxquant.backends.tflite import dialect as tfl
@@ -75,11 +77,24 @@ def clamp(
         (x,) = r.operands(x)
     else:
         x = r.quantize(x, r.out)
-    if least is not None:
+        if _saturates(r.out, least, greatest):
+            return x
+    if least == 0 and r.out is None and r.result_dtype.is_floating_point:
+        x = r.emit(tfl.relu, x)  # whoever computes x can take it in
+    elif least is not None:
         x = r.emit(tfl.maximum, x, _limit(r, least))
     if greatest is not None:
         x = r.emit(tfl.minimum, x, _limit(r, greatest))
     return x
+
+
+def _saturates(kind: QType, least: complex | None, greatest: complex | None) -> bool:
+    """Whether no integer of a grid stands for a number outside of the limits."""
+    return _lies_between(
+        kind,
+        -math.inf if least is None else least.real,
+        math.inf if greatest is None else greatest.real,
+    )
 
 
 def _limit(r: Rewriter, number: complex) -> Constant:
