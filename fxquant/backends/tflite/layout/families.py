@@ -41,8 +41,13 @@ class _Families:
             family = self._parents[family]
         return family
 
-    def add(self, family: int, operator: Operator, form: Layout) -> None:
-        """A member, unless the operator is one in another form."""
+    def add(self, family: int, operator: Operator, form: Layout) -> int:
+        """A member of the family, or of a new one where the operator has another form in it."""
+        known = self._members[self.find(family)].setdefault(operator, form)
+        return family if known == form else self.add(self.new(), operator, form)
+
+    def share(self, family: int, operator: Operator, form: Layout) -> None:
+        """A member of this family too, where it has none of the operator's forms."""
         self._members[self.find(family)].setdefault(operator, form)
 
     def join(self, first: int, second: int) -> None:
@@ -117,10 +122,9 @@ class _Spread:
         offered = self._forms.setdefault(operator, {})
         if form in offered:
             self.families.join(offered[form], family)
-            self.families.add(family, operator, form)
+            self.families.share(family, operator, form)
         elif len(offered) < MOST_FORMS:
-            offered[form] = family
-            self.families.add(family, operator, form)
+            family = offered[form] = self.families.add(family, operator, form)
             for value, far in self.problem.ends[operator]:
                 if far is not end:
                     self._reach(value, far.layout(form), family)

@@ -137,6 +137,7 @@ class _Rewriter:
         key = (value.node, target)
         if key not in self.converted:
             if moves == (Step("transpose", view),) and value.node in seen.all_input_nodes:
+                set_type(seen, relaid(self.kinds[value], target))
                 self.converted[key] = seen
             else:
                 self.converted[key] = self._convert(value, moves, target)

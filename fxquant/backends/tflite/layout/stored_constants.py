@@ -49,21 +49,24 @@ class StoredConstants:
         axis = given.get("axis")
         if axis is not None:
             shuffle = layout.shuffle_of(axis)
-            for name in ("scale", "zero_point") if shuffle is not None else ():
-                given[name] = self._shuffled(given[name], shuffle)
-            given["axis"] = layout.order.index(axis) + len(shape) - len(kind.shape)
+            if shuffle is not None:
+                for name in ("scale", "zero_point"):
+                    given[name] = self._shuffled(given[name], shuffle)
+            given["axis"] = layout.order.index(axis)
         given["data"] = self._attribute(read, data)
         args = tuple(given[name] for name in names if name in given)
         node = self._root.graph.create_node("call_function", constant.target, args, {})
         set_type(node, TensorType(shape, kind.dtype, kind.quantization))
         return inherit(node, constant, value=False)
 
-    def _shuffled(self, numbers: Any, shuffle: Shuffle | None) -> Any:
-        if not isinstance(numbers, Node) or shuffle is None:
+    def _shuffled(self, numbers: Any, shuffle: Shuffle) -> Any:
+        """The scales or zero points of an axis whose indices are shuffled."""
+        stored = isinstance(numbers, Node)
+        data = tensor_at(self._root, numbers) if stored else torch.as_tensor(numbers)
+        if data.numel() == 1:
             return numbers
-        data = tensor_at(self._root, numbers)
-        whole = Layout((0,), (shuffle._replace(axis=0),))
-        return numbers if data.numel() == 1 else self._attribute(numbers, arranged(data, whole))
+        data = arranged(data, Layout((0,), (shuffle._replace(axis=0),)))
+        return self._attribute(numbers, data) if stored else tuple(data.tolist())
 
     def _attribute(self, origin: Node, data: torch.Tensor) -> Node:
         path = add_buffer(self._root, f"{origin.target}_stored", data.contiguous())

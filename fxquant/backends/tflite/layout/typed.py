@@ -11,9 +11,9 @@ from torch.fx import Node
 from fxquant.errors import InvalidGraph
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_text
-from fxquant.ir.types import TensorType
+from fxquant.ir.types import Quantization, TensorType
 
-from .layouts import Layout, Shape, stored_shape
+from .layouts import Layout, Shape, Shuffle, stored_shape
 
 
 def type_of(node: Node) -> TensorType:
@@ -50,8 +50,23 @@ def relaid(kind: TensorType, layout: Layout) -> TensorType:
     """The type of a value in that layout."""
     quantization = kind.quantization
     if quantization is not None and quantization.axis is not None:
+        shuffle = layout.shuffle_of(quantization.axis)
+        if shuffle is not None:
+            quantization = _shuffled(quantization, shuffle)
+        assert quantization.axis is not None
         quantization = replace(quantization, axis=layout.order.index(quantization.axis))
     return TensorType(stored_shape(kind.shape, layout), kind.dtype, quantization)
+
+
+def _shuffled(kind: Quantization, shuffle: Shuffle) -> Quantization:
+    """The scales follow the indices of their axis."""
+    places = torch.arange(len(kind.scale)).reshape(shuffle.sizes).permute(shuffle.order).flatten()
+    scales, zeros = kind.scale, kind.zero_point
+    return replace(
+        kind,
+        scale=tuple(scales[place] for place in places),
+        zero_point=tuple(zeros[place] for place in places),
+    )
 
 
 def set_type(node: Node, kind: Any) -> None:
