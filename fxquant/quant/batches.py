@@ -8,7 +8,7 @@ the batch run whole; otherwise it is run in slices of the example's size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -48,15 +48,32 @@ class BatchRunner:
         Raises:
             InputError: the batch is not what the model takes.
         """
+        for graph, leaves in self.calls(batch, number):
+            graph(*leaves)
+
+    def calls(self, batch: Any, number: int) -> Iterator[tuple[GraphModule, tuple[Tensor, ...]]]:
+        """The calls that run one batch: a graph, and the tensors for its placeholders.
+
+        Raises:
+            InputError: the batch is not what the model takes.
+        """
         leaves = self._leaves(batch, number)
         ratio = self._ratio(leaves, number)
+        graph = self._graph(ratio)
+        if graph is not None:
+            yield graph, tuple(leaves)
+            return
+        graph = self._graph(Fraction(1))
+        assert graph is not None
+        sizes = [wanted.shape[0] if wanted.dim() else 0 for wanted in self.expected.values()]
+        for place in range(-(-ratio.numerator // ratio.denominator)):
+            pairs = zip(leaves, sizes, strict=True)
+            yield graph, tuple(_slice(leaf, place, size) for leaf, size in pairs)
+
+    def _graph(self, ratio: Fraction) -> GraphModule | None:
         if ratio not in self.graphs:
             self.graphs[ratio] = rebatched(self.root, ratio)
-        graph = self.graphs[ratio]
-        if graph is not None:
-            graph(*leaves)
-        else:
-            self._run_slices(leaves, ratio)
+        return self.graphs[ratio]
 
     def _leaves(self, batch: Any, number: int) -> list[Any]:
         """The values of the placeholders, in order."""
@@ -96,15 +113,6 @@ class BatchRunner:
             fix = "only the first dimension may differ, and be larger"
             raise InputError(f"batch {number}: input {name} has {shapes}", fix=fix)
         return Fraction(leaf.shape[0], wanted.shape[0]) if leaf.dim() else Fraction(1)
-
-    def _run_slices(self, leaves: list[Tensor], ratio: Fraction) -> None:
-        if Fraction(1) not in self.graphs:
-            self.graphs[Fraction(1)] = rebatched(self.root, Fraction(1))
-        graph = self.graphs[Fraction(1)]
-        assert graph is not None
-        sizes = [wanted.shape[0] if wanted.dim() else 0 for wanted in self.expected.values()]
-        for place in range(-(-ratio.numerator // ratio.denominator)):
-            graph(*(_slice(leaf, place, n) for leaf, n in zip(leaves, sizes, strict=True)))
 
 
 def _slice(leaf: Tensor, place: int, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 BINS = 4096
 HALF = BINS // 2
-SAMPLES = 1 << 20
+SAMPLES = 1 << 17
 """Of a larger batch every n-th value is counted, n times; the extremes are exact all the same."""
 
 CHUNK = 1 << 16
