@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
+from fxquant.backends.lowering.output_file import write_file
 from fxquant.backends.tflite.constraints import TABLE
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
 from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
-from fxquant.backends.tflite.output_file import write_file
 from fxquant.backends.tflite.passes.fold_tfl_constants import FoldTflConstants
 from fxquant.backends.tflite.passes.fuse_activation import FuseActivation
 from fxquant.backends.tflite.passes.merge_pads import MergePads

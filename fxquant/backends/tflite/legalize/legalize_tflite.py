@@ -20,6 +20,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from fxquant.backends.lowering.decompose import decompose, operands_of
 from fxquant.backends.tflite.dialect.values import QType
 from fxquant.backends.tflite.layout.borders import update_signature
 from fxquant.errors import Problem, UnsupportedOp
@@ -32,7 +33,6 @@ from fxquant.ir.types import TensorType
 from fxquant.passes.base import Pass, PassResult, Semantics, close
 from fxquant.passes.registry import register_pass
 
-from .decompose import decompose, operands_of
 from .modules import MODULE_RULES
 from .quantized_types import DeQuantStub, QuantStub, is_fake_quantize, is_stub, quantized_types
 from .registry import RULES, Rule
@@ -196,7 +196,7 @@ class _Legalizer:
         if missing:
             if missing[0].node is not None:
                 return missing[0]
-            if is_aten(node) and overload(node) not in RULES and decompose(node) is None:
+            if is_aten(node) and overload(node) not in RULES and decompose(node, RULES) is None:
                 self._refuse(node)
             return _Missing()
         if is_fake_quantize(node):
@@ -211,7 +211,7 @@ class _Legalizer:
             except Unsupported as refusal:
                 self._refuse(node, f"tflite cannot express {_name(node)}: {refusal}")
                 return _Missing()
-        parts = decompose(node) if is_aten(node) else None
+        parts = decompose(node, RULES) if is_aten(node) else None
         if parts is None:
             self._refuse(node)
             return _Missing()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fxquant.backends.tflite.output_file import write_file
+from fxquant.backends.lowering.output_file import write_file
 from fxquant.errors import OutputError
 
 
@@ -89,7 +89,7 @@ def test_an_exception_while_segments_are_made_leaves_nothing(tmp_path: Path) -> 
 
 LIMITED = """
 import resource, signal, sys
-from fxquant.backends.tflite.output_file import write_file
+from fxquant.backends.lowering.output_file import write_file
 from fxquant.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
@@ -112,7 +112,7 @@ def test_a_real_limit_of_the_system(tmp_path: Path) -> None:
 
 SLOW = """
 import sys, time
-from fxquant.backends.tflite.output_file import write_file
+from fxquant.backends.lowering.output_file import write_file
 
 def segments():
     while True:

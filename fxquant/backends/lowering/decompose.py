@@ -8,7 +8,7 @@ core operators of exactly these shapes; what has a rule is never taken apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fxquant.ir.aten import overload
 
 from .pure import without_writes
-from .registry import RULES
 
 
 @lru_cache(maxsize=1)
@@ -70,13 +69,17 @@ def _lstm(
     return out, torch.stack(last[0], 0), torch.stack(last[1], 0)
 
 
-def decompose(node: Node) -> GraphModule | None:
+def decompose(node: Node, rules: Container[OpOverload]) -> GraphModule | None:
     """The graph that computes what a node does by other operators; None where there is none.
+
+    Args:
+        node: an operator of the core dialect.
+        rules: the operators that the backend has rules for, which are not taken apart.
 
     Its placeholders are the node's operands, in order of appearance in args and kwargs.
     """
     target = overload(node)
-    table = {key: value for key, value in _table().items() if key not in RULES}
+    table = {key: value for key, value in _table().items() if key not in rules}
     operands = operands_of((node.args, node.kwargs))
 
     def call(*tensors: torch.Tensor) -> Any:
@@ -93,7 +96,7 @@ def decompose(node: Node) -> GraphModule | None:
         return None
     if not without_writes(traced.graph):
         return None
-    if any(_same(inner, target) or _is_last(inner) for inner in traced.graph.nodes):
+    if any(_same(inner, target) or _is_last(inner, rules) for inner in traced.graph.nodes):
         return None
     for inner in traced.graph.nodes:
         if inner.op == "get_attr":
@@ -118,10 +121,10 @@ def _same(node: Node, target: OpOverload) -> bool:
     return node.op == "call_function" and node.target is target
 
 
-def _is_last(node: Node) -> bool:
+def _is_last(node: Node, rules: Container[OpOverload]) -> bool:
     """Whether nothing can be made of a node: a primitive, which has no parts, without a rule."""
     target = node.target
-    return isinstance(target, OpOverload) and target.namespace == "prims" and target not in RULES
+    return isinstance(target, OpOverload) and target.namespace == "prims" and target not in rules
 
 
 def _fake(value: Any) -> torch.Tensor:

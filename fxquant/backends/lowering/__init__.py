@@ -1,0 +1,1 @@
+"""What legalizers and writers of several backends share."""
