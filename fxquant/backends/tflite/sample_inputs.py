@@ -9,7 +9,7 @@ So the same data serve for calibration and verification, whatever stands at the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from fxquant.backends.tflite.dialect import QType
 from fxquant.backends.tflite.kernels.quantization import quantize_real
+from fxquant.backends.tflite.layout.rewrite import IO_PERMUTATION
 from fxquant.backends.tflite.serialize import input_type
 from fxquant.errors import InputError
 from fxquant.ir.edit import code_generator
@@ -70,7 +71,7 @@ def _fitted(placeholder: Node, value: Any) -> Tensor:
     kind, name = input_type(placeholder), str(placeholder.target)
     if not isinstance(value, Tensor):
         raise InputError(f"input {name} is a {type(value).__name__}, not a tensor {kind}")
-    fitted = _arranged(value.detach().cpu(), kind)
+    fitted = _arranged(value.detach().cpu(), kind, placeholder.meta.get(IO_PERMUTATION))
     if not _fits(fitted, kind):
         raise InputError(f"input {name} has shape {list(value.shape)}, not {list(kind.shape)}")
     if kind.quantization is not None and fitted.dtype.is_floating_point:
@@ -82,8 +83,15 @@ def _fitted(placeholder: Node, value: Any) -> Tensor:
     return fitted.contiguous()
 
 
-def _arranged(value: Tensor, kind: TensorType) -> Tensor:
-    """Channels last, where only that gives the input's shape."""
+def _arranged(value: Tensor, kind: TensorType, permutation: Sequence[int] | None) -> Tensor:
+    """The model's value in the file's order of dimensions; one that is in it already stays.
+
+    Where both orders have the same shape, the value is taken to be the model's, if the graph
+    says by `permutation` how the file turns it.
+    """
+    if permutation is not None and len(permutation) == value.dim():
+        turned = value.permute(*permutation)
+        return turned if _fits(turned, kind) else value
     return value if _fits(value, kind) or value.dim() < 3 else value.movedim(1, -1)
 
 

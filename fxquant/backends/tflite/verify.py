@@ -29,6 +29,7 @@ from fxquant.backends.tflite.dialect import QTensor, Value, use_kernels
 from fxquant.backends.tflite.differences import Difference, difference_between, same_bits
 from fxquant.backends.tflite.flatbuffer import to_segments
 from fxquant.backends.tflite.interpreter import Kernels, LiteRT, Source
+from fxquant.backends.tflite.layout.rewrite import IO_PERMUTATION
 from fxquant.backends.tflite.litert_session import Array
 from fxquant.backends.tflite.reference_limits import why_not_reference
 from fxquant.backends.tflite.sample_inputs import call_arguments, flat_inputs
@@ -209,12 +210,21 @@ class _Comparison:
         expected = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         tensors = self.contents.model.main.tensors
         indices = [index for _, index in self.contents.model.signatures[0].outputs]
-        for row, index, found, wanted in zip(
-            self.report.outputs, indices, outputs, expected, strict=True
+        turns = _output_permutations(self.graph_module, len(outputs))
+        for row, index, found, given, turn in zip(
+            self.report.outputs, indices, outputs, expected, turns, strict=True
         ):
+            wanted = given if turn is None else given.permute(*turn)
             real = _same_layout(_real(found, tensors[index]), wanted)
             row.reference = row.reference or Difference()
             row.reference.add(difference_between(real, wanted.detach().to(real.dtype)))
+
+
+def _output_permutations(graph_module: GraphModule, count: int) -> Sequence[Sequence[int] | None]:
+    """How the file's outputs are turned against the model's; None for one that is not."""
+    (output,) = graph_module.graph.find_nodes(op="output")
+    known = output.meta.get(IO_PERMUTATION)
+    return [None] * count if known is None else list(known)
 
 
 def _require_same_tensors(written: FileModel, found: FileModel) -> None:
