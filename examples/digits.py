@@ -199,7 +199,7 @@ def main(folder: Path = Path()) -> float:
     rows: list[tuple[str, Measurement, Path | None]] = [
         ("float, torch", measure(model, test_data), None),
         ("float, LiteRT", measure(LiteRTModel(float_path), test_data), float_path),
-        ("int8 simulated, torch", measure(quantized, test_data), None),
+        ("int8 simulated", measure(quantized, test_data), None),
         ("int8 exact, torch", measure(lowered.graph_module, test_data), None),
         ("int8, LiteRT", int8, int8_path),
     ]
