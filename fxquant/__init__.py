@@ -10,7 +10,7 @@ stage before.
 
 from __future__ import annotations
 
-from fxquant.api import compile, convert, lower, prepare, verify
+from fxquant.api import compile, convert, lower, prepare, simulate, verify
 from fxquant.backends.base import Backend, Lowered
 from fxquant.backends.registry import register_backend
 from fxquant.errors import FxquantError
@@ -42,6 +42,7 @@ __all__ = [
     "prepare",
     "register_backend",
     "register_pass",
+    "simulate",
     "trace",
     "verify",
 ]

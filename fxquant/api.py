@@ -256,6 +256,19 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = time.perf_counter() - start
 
 
+def simulate(lowered: Lowered, kernels: str = "reference") -> nn.Module:
+    """The program in torch, with the arithmetic of one set of the runtime's kernels.
+
+    Args:
+        lowered: what `lower` or `compile` returned.
+        kernels: for TFLite "reference", "optimized" or "xnnpack"; they round differently.
+
+    Raises:
+        InputError: the backend does not know these kernels.
+    """
+    return lowered.backend.simulate(lowered, kernels)
+
+
 def verify(lowered: Lowered, data: Iterable[Any], **options: Any) -> Any:
     """Run the file in its runtime on data and compare it with the last graph, value by value.
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+from torch import nn
 from torch.fx import GraphModule
 
+from fxquant.errors import InputError
 from fxquant.passes.pipeline import Pipeline
 from fxquant.report import Report
 
@@ -79,6 +81,17 @@ class Backend(ABC):
     @abstractmethod
     def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
         """How often each of the file's operators occurs."""
+
+    def simulate(self, lowered: Lowered, kernels: str) -> nn.Module:
+        """The last graph as a module that computes with the arithmetic of the named kernels.
+
+        Raises:
+            InputError: the backend does not know these kernels.
+        """
+        if kernels != "reference":
+            what = f"the backend {self.name} simulates no {kernels!r} kernels"
+            raise InputError(what, fix='use kernels="reference"')
+        return lowered.graph_module
 
     def can_verify(self) -> bool:
         """Whether the runtime that `verify` needs is installed."""

@@ -113,25 +113,27 @@ class FuseConvBn(Pass):
 
 def foldable(batch_norm: Node) -> bool:
     """Whether the value before a batch norm is a constant-weight layer that only it reads."""
-    layer = layer_before(batch_norm)
-    if layer is None:
+    source = batch_norm.args[0]
+    if not isinstance(source, Node) or len(source.users) != 1:
         return False
-    ranks, rank = LAYERS[overload(layer)].batch_norm_rank, layer.meta["val"].dim()
-    # Of an unbatched convolution, batch norm would take dim 1, which is spatial.
-    return rank in ranks and (len(ranks) == 1 or rank == max(ranks))
+    return layer_of(source) is not None
 
 
-def layer_before(node: Node) -> Node | None:
-    """The layer with constant weight and bias whose result goes to `node` alone."""
-    source = node.args[0]
-    if not isinstance(source, Node) or not is_aten(source) or len(source.users) != 1:
+def layer_of(node: Node) -> Layer | None:
+    """How the weight of a constant-weight layer is laid out; None for other nodes."""
+    layer = LAYERS.get(overload(node)) if is_aten(node) else None
+    if layer is None or node.meta["val"].dim() not in layer.batch_norm_rank:
         return None
-    if overload(source) not in LAYERS:
-        return None
-    named = named_arguments(source)
+    if node.meta["val"].dim() == min(layer.batch_norm_rank) and len(layer.batch_norm_rank) > 1:
+        return None  # An unbatched convolution: batch norm would take dim 1, which is spatial.
+    return layer if has_constant_weight(node) else None
+
+
+def has_constant_weight(layer: Node) -> bool:
+    """Whether the weight and the bias of a layer are stored tensors."""
+    named = named_arguments(layer)
     bias = named["bias"]
-    constant = is_attribute(named["weight"]) and (bias is None or is_attribute(bias))
-    return source if constant else None
+    return is_attribute(named["weight"]) and (bias is None or is_attribute(bias))
 
 
 def fold(root: GraphModule, node: Node, batch_norm: _BatchNorm) -> None:

@@ -15,10 +15,10 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from fxquant.ir.aten import aten, overload
+from fxquant.ir.aten import aten
 from fxquant.ir.edit import prune_attributes, replace_node, tensor_at
 from fxquant.passes.base import Pass, PassResult, Semantics, close
-from fxquant.passes.fuse_conv_bn import LAYERS, fold_into_layer, layer_before
+from fxquant.passes.fuse_conv_bn import fold_into_layer, foldable, layer_of
 from fxquant.passes.registry import register_pass
 
 
@@ -46,12 +46,12 @@ class FuseConvHardsigmoid(Pass):
 
 
 def _matches(node: Node) -> bool:
-    return node.target is aten.hardsigmoid.default and layer_before(node) is not None
+    return node.target is aten.hardsigmoid.default and foldable(node)
 
 
 def _fold(root: GraphModule, node: Node) -> None:
-    layer = layer_before(node)
-    assert layer is not None
+    layer = node.args[0]
+    assert isinstance(layer, Node)
     sixth = torch.full((_channels(root, layer),), 1 / 6, dtype=torch.float64)
     fold_into_layer(root, layer, sixth, torch.full_like(sixth, 0.5))
     with root.graph.inserting_before(node):
@@ -65,7 +65,9 @@ def _channels(root: GraphModule, layer: Node) -> int:
     weight = layer.args[1]
     assert isinstance(weight, Node)
     shape = tensor_at(root, weight).shape
-    if not LAYERS[overload(layer)].transposed:
+    kind = layer_of(layer)
+    assert kind is not None
+    if not kind.transposed:
         return int(shape[0])
     groups = layer.args[6] if len(layer.args) > 6 else 1
     assert isinstance(groups, int)

@@ -6,21 +6,24 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
 from fxquant.backends.lowering.output_file import write_file
 from fxquant.backends.tflite.constraints import TABLE
+from fxquant.backends.tflite.interpreter import Kernels
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
 from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
 from fxquant.backends.tflite.passes.fold_tfl_constants import FoldTflConstants
 from fxquant.backends.tflite.passes.fuse_activation import FuseActivation
 from fxquant.backends.tflite.passes.merge_pads import MergePads
 from fxquant.backends.tflite.serialize import contents_of, serialize
+from fxquant.backends.tflite.simulation import Simulation
 from fxquant.backends.tflite.verify import verify
 from fxquant.backends.tflite.verify_report import VerifyReport
+from fxquant.errors import InputError
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.constraints import ConstraintTable
 
@@ -61,6 +64,14 @@ class TfliteBackend(Backend):
         """The file's operators by their builtin names."""
         operators = contents_of(graph_module).model.main.operators
         return dict(Counter(operator.name for operator in operators))
+
+    def simulate(self, lowered: Lowered, kernels: str) -> Simulation:
+        """The graph with the arithmetic of LiteRT's reference, optimized or XNNPACK kernels."""
+        for known in get_args(Kernels):
+            if known == kernels:
+                return Simulation(lowered.graph_module, known)
+        fix = f"the known ones are {', '.join(get_args(Kernels))}"
+        raise InputError(f"LiteRT has no {kernels!r} kernels", fix=fix)
 
     def can_verify(self) -> bool:
         """Whether LiteRT is installed."""
