@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fxquant.backends.lowering.output_file import write_file
 from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.dialect import QType
 from fxquant.backends.tflite.inspection import Borders, inspect_bytes, inspect_file
-from fxquant.backends.lowering.output_file import write_file
 from fxquant.backends.tflite.serialize import serialize
 from tests.backends.tflite.hand_graph import HandGraph, int8_net, random_float
 from tests.conftest import Golden

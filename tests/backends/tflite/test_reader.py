@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fxquant.backends.lowering.output_file import write_file
 from fxquant.backends.tflite.contents import (
     FileModel,
     FileOperator,
@@ -17,7 +18,6 @@ from fxquant.backends.tflite.contents import (
     Subgraph,
 )
 from fxquant.backends.tflite.flatbuffer import to_segments
-from fxquant.backends.lowering.output_file import write_file
 from fxquant.backends.tflite.reader import read_bytes, read_file
 from fxquant.backends.tflite.serialize import serialize
 from fxquant.errors import FormatError, InputError
