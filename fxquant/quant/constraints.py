@@ -151,11 +151,13 @@ class ConstraintTable:
         target: the backend's name, as it stands in messages.
         rows: operator name -> row, or several of which the first that holds counts.
         clamps: (low, high) of the activations that a row with `fuses` takes in.
+        groups: names of fusions whose operators the target computes as one.
     """
 
     target: str
     rows: Mapping[str, Row | tuple[Row, ...]]
     clamps: tuple[tuple[float, float], ...] = ()
+    groups: frozenset[str] = frozenset()
 
     def row_of(self, node: Node, root: GraphModule) -> Row | None:
         """The row that counts for a node; None if the target has none."""

@@ -14,8 +14,9 @@ from torch import Tensor
 
 BINS = 4096
 HALF = BINS // 2
-SAMPLES = 1 << 17
-"""Of a larger batch every n-th value is counted, n times; the extremes are exact all the same."""
+SAMPLES, SAMPLES_OF_ONE = 1 << 17, 1 << 15
+"""Most values counted of a batch, and of one sample. Of more, every n-th is counted, n times; the
+extremes are exact all the same."""
 
 CHUNK = 1 << 16
 """Values binned at once on the CPU: scratch memory stays in the cache."""
@@ -66,9 +67,9 @@ def _folded(counts: Tensor, reach: Tensor, doublings: Tensor) -> Histogram:
 def counted(histogram: Histogram, values: Tensor) -> Histogram:
     """The histogram with `values` counted; all of them must lie within its reach."""
     flat = values.detach().reshape(-1)
-    step = (
-        max(1, flat.numel() // SAMPLES) | 1
-    )  # odd, so that it does not walk down one image column
+    most = min(SAMPLES, SAMPLES_OF_ONE * (values.shape[0] if values.dim() else 1))
+    # An odd step, so that it does not walk down one column of an image.
+    step = max(1, flat.numel() // most) | 1
     factor = HALF / histogram.reach
     count = _count_in_chunks if flat.device.type == "cpu" else _count_on_device
     return histogram._replace(counts=histogram.counts + step * count(flat[::step], factor))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fxquant.quant.arithmetic import Parameters, stored_scale, symmetric_zero_point
-from fxquant.quant.histogram import BINS, HALF, Histogram, centers
+from fxquant.quant.histogram import HALF, Histogram, centers
 
 FEWEST = 1 / 32
 """The smallest scale tried, relative to the one that clips nothing."""
@@ -24,7 +24,7 @@ CLIPPING = 4.0
 point inwards and do not. On pretrained nets a weight of 4 keeps the most predictions, 1 and 16
 keep fewer."""
 
-COARSE, FINE, ZERO_POINTS = 40, 24, 256
+COARSE, FINE, ZERO_POINTS = 28, 20, 256
 
 
 class ErrorTable:
@@ -38,8 +38,11 @@ class ErrorTable:
     def __init__(self, histogram: Histogram, qmin: int, qmax: int) -> None:
         self.qmin, self.qmax = qmin, qmax
         self.width = float(histogram.width)
-        self.center = centers(histogram)
-        self.mass = histogram.counts.double() / histogram.counts.sum().clamp(min=1)
+        occupied = histogram.counts.nonzero()
+        self.first = int(occupied[0]) if len(occupied) else 0
+        bins = slice(self.first, int(occupied[-1]) + 1 if len(occupied) else 1)
+        self.center = centers(histogram)[bins]
+        self.mass = histogram.counts[bins].double() / histogram.counts.sum().clamp(min=1)
         moments = torch.stack([self.mass, self.mass * self.center, self.mass * self.center**2])
         self.moments = torch.nn.functional.pad(moments.cumsum(1), (1, 0))
 
@@ -55,7 +58,8 @@ class ErrorTable:
         return inside.clamp(min=0) + CLIPPING * (below + above)
 
     def _place(self, edge: Tensor) -> Tensor:
-        return (edge / self.width + HALF).round().clamp(0, BINS).to(torch.int64)
+        place = (edge / self.width + (HALF - self.first)).round()
+        return place.clamp(0, len(self.mass)).to(torch.int64)
 
     def _rounding(self, scale: Tensor) -> Tensor:
         """Error of each bin at each scale: that of its middle plus the spread within the bin."""

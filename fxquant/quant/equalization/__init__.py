@@ -1,0 +1,1 @@
+"""Channel equalization: factors per channel that layers can take in, chosen to lower the noise."""

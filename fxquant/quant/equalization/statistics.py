@@ -1,0 +1,84 @@
+"""What samples say of each channel of a value: extremes, and mean power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+Call = tuple[GraphModule, tuple[Tensor, ...]]
+"""A graph, and tensors for its placeholders."""
+
+
+@dataclass
+class Statistics:
+    """Per channel, float64.
+
+    Attributes:
+        axis: where the channels are.
+        low, high: the extremes.
+        lows, highs, powers: sums over samples of a sample's extremes and mean square.
+        samples: how many there were.
+    """
+
+    axis: int
+    low: Tensor = field(default_factory=lambda: torch.tensor(torch.inf).double())
+    high: Tensor = field(default_factory=lambda: torch.tensor(-torch.inf).double())
+    lows: Tensor = field(default_factory=lambda: torch.tensor(0.0).double())
+    highs: Tensor = field(default_factory=lambda: torch.tensor(0.0).double())
+    powers: Tensor = field(default_factory=lambda: torch.tensor(0.0).double())
+    samples: int = 0
+
+    def add(self, value: Tensor) -> None:
+        """Take a batch in; dimension 0 counts samples, where it is not the channels."""
+        batch = value.unsqueeze(0) if self.axis == 0 else value
+        rows = batch.movedim(self.axis or 1, 1).flatten(2) if batch.dim() > 2 else batch[..., None]
+        low, high = (part.cpu().double() for part in torch.aminmax(rows, dim=2))
+        self.low = torch.minimum(self.low, low.amin(0))
+        self.high = torch.maximum(self.high, high.amax(0))
+        self.lows, self.highs = self.lows + low.sum(0), self.highs + high.sum(0)
+        self.powers = self.powers + rows.square().mean(2).sum(0).cpu().double()
+        self.samples += batch.shape[0]
+
+    @property
+    def usual(self) -> tuple[Tensor, Tensor]:
+        """The extremes of a usual sample, 0 included."""
+        lows, highs = self.lows / self.samples, self.highs / self.samples
+        return lows.clamp(max=0.0), highs.clamp(min=0.0)
+
+    @property
+    def power(self) -> Tensor:
+        """The mean square."""
+        return self.powers / self.samples
+
+    @property
+    def finite(self) -> bool:
+        """Whether only finite values were seen, and any at all."""
+        return bool(torch.isfinite(self.high - self.low).all()) and self.samples > 0
+
+
+def collect(calls: Iterable[Call], axes: Mapping[Node, int]) -> dict[Node, Statistics]:
+    """Statistics of the values in `axes` (node -> channel axis) over all calls.
+
+    The calls may be of copies of the graph; nodes are known by their names.
+    """
+    found = {node.name: Statistics(axis) for node, axis in axes.items()}
+    for graph, inputs in calls:
+        _Collector(graph, found).run(*inputs)
+    return {node: found[node.name] for node in axes}
+
+
+class _Collector(Interpreter):
+    def __init__(self, graph: GraphModule, found: Mapping[str, Statistics]) -> None:
+        super().__init__(graph)
+        self.found = found
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.found:
+            self.found[n.name].add(value)
+        return value
