@@ -152,12 +152,14 @@ class ConstraintTable:
         rows: operator name -> row, or several of which the first that holds counts.
         clamps: (low, high) of the activations that a row with `fuses` takes in.
         groups: names of fusions whose operators the target computes as one.
+        largest_ratio: of input scale * weight scale to output scale; None: no limit.
     """
 
     target: str
     rows: Mapping[str, Row | tuple[Row, ...]]
     clamps: tuple[tuple[float, float], ...] = ()
     groups: frozenset[str] = frozenset()
+    largest_ratio: float | None = None
 
     def row_of(self, node: Node, root: GraphModule) -> Row | None:
         """The row that counts for a node; None if the target has none."""

@@ -2,11 +2,13 @@
 
 Activations first, weights after them: a weight's scale must leave room for the bias, which is
 stored as int32 in units of input scale * weight scale. Where weights are near 0 beside an ordinary
-bias (dead channels) the scale of those channels is raised.
+bias (dead channels) the scale of those channels is raised. Last, output scales far below the
+products' are raised where the target sets a limit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -17,8 +19,9 @@ from fxquant.errors import CalibrationError, Problem
 from fxquant.ir.edit import get_attribute, is_attribute, tensor_at
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_text
+from fxquant.ir.state import state_of
 from fxquant.quant.arithmetic import Parameters, wide_enough_for_bias
-from fxquant.quant.constraints import annotation_of, roles
+from fxquant.quant.constraints import ConstraintTable, annotation_of, roles
 from fxquant.quant.fake_quantize import FakeQuantize
 
 
@@ -42,9 +45,13 @@ def settle(graph_module: GraphModule) -> None:
     for _, module in calls:
         if not module.constant and not module.assigned:
             module.take_parameters()
-    for node, module in calls:
-        if module.constant and not module.is_fixed:
-            _settle_constant(graph_module, node, module)
+    constants = {id(m): m for _, m in calls if m.constant and not m.is_fixed}
+    for key, module in constants.items():
+        _settle_constant(graph_module, module, [node for node, m in calls if id(m) == key])
+    table = state_of(graph_module).constraints
+    if isinstance(table, ConstraintTable) and table.largest_ratio is not None:
+        for node in graph_module.graph.nodes:
+            _bound_ratio(graph_module, node, table.largest_ratio)
 
 
 def check_observers(graph_module: GraphModule) -> None:
@@ -67,18 +74,18 @@ def check_observers(graph_module: GraphModule) -> None:
         )
 
 
-def _settle_constant(root: GraphModule, node: Node, module: FakeQuantize) -> None:
-    value = node.all_input_nodes[0]
+def _settle_constant(root: GraphModule, module: FakeQuantize, calls: list[Node]) -> None:
     module.observer.reset()
-    module.observer(tensor_at(root, value))
+    for node in calls:
+        module.observer(tensor_at(root, node.all_input_nodes[0]))
     found = module.observer.parameters_of()
     scale = found.scale
-    for user in node.users:
-        scale = _with_room_for_bias(root, user, node, scale)
+    for user in (user for node in calls for user in node.users):
+        scale = _with_room_for_bias(root, user, scale)
     module.set_parameters(Parameters(scale, found.zero_point))
 
 
-def _with_room_for_bias(root: GraphModule, user: Node, weight: Node, scale: Tensor) -> Tensor:
+def _with_room_for_bias(root: GraphModule, user: Node, scale: Tensor) -> Tensor:
     by_role = {role.kind: operand.node for operand, role in roles(user)}
     bias, source = by_role.get("int32"), by_role.get("asymmetric")
     if bias is None or source is None or not is_attribute(bias):
@@ -90,6 +97,28 @@ def _with_room_for_bias(root: GraphModule, user: Node, weight: Node, scale: Tens
     if scale.dim() == 0:
         least = least.abs().amax()
     return wide_enough_for_bias(scale, least, float(grid.scale))
+
+
+def _bound_ratio(root: GraphModule, node: Node, largest: float) -> None:
+    """Raise an output scale that is too fine for the products, e.g. where a ReLU gives only 0."""
+    by_role = {role.kind: operand.node for operand, role in roles(node)}
+    grids = [grid_of(root, by_role[k]) for k in ("asymmetric", "symmetric") if k in by_role]
+    output = _grid_behind(root, node)
+    if len(grids) != 2 or None in grids or output is None or output.is_fixed:
+        return
+    product = math.prod(float(grid.scale.max()) for grid in grids if grid is not None)
+    least = product / largest
+    if float(output.scale) < least:
+        output.set_parameters(Parameters(torch.tensor(least), output.zero_point))
+
+
+def _grid_behind(root: GraphModule, node: Node) -> FakeQuantize | None:
+    """The FakeQuantize right behind a node, or behind the activation that it is fused with."""
+    annotation = annotation_of(node)
+    if annotation is None or len(node.users) != 1:
+        return None
+    (user,) = node.users
+    return _grid_behind(root, user) if annotation.fused_into is not None else grid_of(root, user)
 
 
 def grid_of(root: GraphModule, value: Node) -> FakeQuantize | None:

@@ -194,4 +194,5 @@ TABLE = ConstraintTable(
     "tflite",
     {**CONVOLUTIONS, **PRODUCTS, **ARITHMETIC, **ACTIVATIONS, **POOLS, **MOVERS},
     clamps=CLAMPS,
+    largest_ratio=128,  # XNNPACK refuses a model from 256 on
 )
