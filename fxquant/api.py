@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOpti
 from fxquant.backends.registry import get_backend
 from fxquant.errors import FxquantError, InputError, PipelineError
 from fxquant.ir.state import state_of
+from fxquant.passes.instruments import Instrument, watched
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
@@ -63,6 +64,7 @@ def _traced(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | N
             ) from error
 
 
+@watched
 def prepare(
     model: nn.Module,
     example_inputs: Any,
@@ -71,6 +73,7 @@ def prepare(
     pipeline: Pipeline | str | None = None,
     backend: str | Backend = "tflite",
     kwargs: Mapping[str, Any] | None = None,
+    instruments: Sequence[Instrument | str] = (),
 ) -> GraphModule:
     """The model with observers in place, ready for `calibrate`.
 
@@ -81,6 +84,7 @@ def prepare(
         pipeline: the passes to run instead of `Pipeline.default("ptq")`.
         backend: the target whose constraints decide what can be quantized.
         kwargs: keyword inputs of the model.
+        instruments: what watches the passes, e.g. `["lint", "dump=folder"]`.
 
     Raises:
         TraceError: the model's control flow depends on values of tensors.
@@ -95,7 +99,13 @@ def prepare(
     return _pipeline(pipeline, "ptq")(graph_module)
 
 
-def convert(prepared: GraphModule, *, pipeline: Pipeline | str | None = None) -> GraphModule:
+@watched
+def convert(
+    prepared: GraphModule,
+    *,
+    pipeline: Pipeline | str | None = None,
+    instruments: Sequence[Instrument | str] = (),
+) -> GraphModule:
     """The calibrated graph with its observers frozen into constants.
 
     Raises:
@@ -111,12 +121,15 @@ def _pipeline(given: Pipeline | str | None, method: str) -> Pipeline:
     return Pipeline.parse(given) if isinstance(given, str) else given
 
 
+@watched
 def lower(
     graph_module: GraphModule,
     backend: str | Backend = "tflite",
     *,
     io_layout: IoLayout = "nchw",
     io_dtype: IoDtype = "float32",
+    options: Mapping[str, Any] | None = None,
+    instruments: Sequence[Instrument | str] = (),
 ) -> Lowered:
     """The program of a graph in a backend's dialect.
 
@@ -125,24 +138,28 @@ def lower(
         backend: the target's name, or a backend.
         io_layout: dimension order of image inputs and outputs of the file.
         io_dtype: dtype of quantized inputs and outputs of the file.
+        options: the backend's own choices by name, e.g. `{"opset": 18}`.
+        instruments: what watches the passes, e.g. `["lint", "dump=folder"]`.
 
     Raises:
+        InputError: options that the backend does not have.
         UnsupportedOp: operators that the backend lacks, all of them with the user's lines.
         PipelineError: the graph still holds observers.
     """
     target = get_backend(backend)
-    options = LowerOptions(io_layout, io_dtype)
+    chosen = LowerOptions(io_layout, io_dtype, dict(options or {}))
+    steps = target.pipeline(chosen)
     if "observed" in state_of(graph_module).properties:
         raise PipelineError("the graph still holds observers", fix="call convert before lower")
     if "functional" not in state_of(graph_module).properties:
         graph_module = Pipeline.default("float")(graph_module)
-    program = target.pipeline(options)(graph_module)
+    program = steps(graph_module)
     report = Report(
         operators=target.count_operators(program),
         stayed_float=stayed_float(graph_module),
         notes=[line for lines in state_of(program).notes.values() for line in lines],
     )
-    lowered = Lowered(program, target, options, report)
+    lowered = Lowered(program, target, chosen, report)
     report.size = lowered.size()
     return lowered
 
@@ -152,6 +169,7 @@ def stayed_float(graph_module: GraphModule) -> list[StayedFloat]:
     return list(state_of(graph_module).stayed_float)
 
 
+@watched
 def compile(
     model: nn.Module,
     example_inputs: Any,
@@ -163,10 +181,12 @@ def compile(
     io_layout: IoLayout = "nchw",
     io_dtype: IoDtype = "float32",
     config: QuantConfig | None = None,
+    options: Mapping[str, Any] | None = None,
     pipeline: Pipeline | str | None = None,
     kwargs: Mapping[str, Any] | None = None,
     progress: bool = True,
     verify: bool | None = None,
+    instruments: Sequence[Instrument | str] = (),
 ) -> Lowered:
     """From a model to a program, and to a file where `output` is given.
 
@@ -180,11 +200,13 @@ def compile(
         io_layout: dimension order of image inputs and outputs of the file.
         io_dtype: dtype of quantized inputs and outputs of the file.
         config: what to quantize and how.
+        options: the backend's own choices by name, e.g. `{"opset": 18}`.
         pipeline: passes to run instead of the default ones, up to the observers.
         kwargs: keyword inputs of the model.
         progress: show a bar while calibrating.
         verify: run the file on the example inputs in the backend's runtime before it is written;
             None does so where a file is written and the runtime is installed.
+        instruments: what watches the passes, e.g. `["lint", "dump=folder"]`.
 
     Raises:
         FxquantError: its children say what is wrong; no file is written then.
@@ -207,7 +229,9 @@ def compile(
         with _timed(seconds, "freeze"):
             graph_module = convert(graph_module)
     with _timed(seconds, "lower"):
-        lowered = lower(graph_module, backend, io_layout=io_layout, io_dtype=io_dtype)
+        lowered = lower(
+            graph_module, backend, io_layout=io_layout, io_dtype=io_dtype, options=options
+        )
     lowered.report.seconds = seconds
     wanted = output is not None and lowered.backend.can_verify() if verify is None else verify
     if wanted:

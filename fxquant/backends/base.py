@@ -7,16 +7,22 @@ will.
 
 from __future__ import annotations
 
+import difflib
+import types
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from torch import nn
 from torch.fx import GraphModule
 
-from fxquant.errors import InputError
+from fxquant.backends.lowering.output_file import write_file
+from fxquant.errors import InputError, Problem
+from fxquant.ir.aten import packet_name
 from fxquant.passes.pipeline import Pipeline
 from fxquant.report import Report
 
@@ -27,15 +33,17 @@ Segment = bytes | memoryview
 
 @dataclass(frozen=True)
 class LowerOptions:
-    """The user's choices at the borders of the file.
+    """The user's choices for the file.
 
     Attributes:
         io_layout: dimension order of image inputs and outputs.
         io_dtype: dtype of quantized inputs and outputs; "float32" keeps floats at the borders.
+        own: choices that only the backend knows, by name; see its `options_class`.
     """
 
     io_layout: IoLayout = "nchw"
     io_dtype: IoDtype = "float32"
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 class VerifyOutcome(Protocol):
@@ -53,10 +61,17 @@ class VerifyOutcome(Protocol):
 
 
 class Backend(ABC):
-    """Base of backends; see `examples` for a small one."""
+    """Base of backends; docs/backend.md says how to write one, examples/ holds a small one.
+
+    Attributes:
+        name: by which users ask for it.
+        suffix: of its files.
+        options_class: a frozen dataclass of the choices that only this backend knows.
+    """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    options_class: ClassVar[type[Any] | None] = None
 
     @abstractmethod
     def constraints(self) -> Any:
@@ -67,20 +82,48 @@ class Backend(ABC):
         """The passes from the core dialect to the backend's own."""
 
     @abstractmethod
-    def write(self, graph_module: GraphModule) -> Sequence[Segment]:
+    def write(self, graph_module: GraphModule, options: LowerOptions) -> Sequence[Segment]:
         """The file of a graph in the backend's dialect, in pieces that are written in order."""
 
-    @abstractmethod
+    def join(self, segments: Sequence[Segment]) -> bytes:
+        """The pieces as one string."""
+        return b"".join(segments)
+
     def save(self, segments: Sequence[Segment], path: Path) -> None:
         """Write the pieces to a file, whole or not at all.
 
         Raises:
             OutputError: the path cannot be written; what stood there is untouched.
         """
+        write_file(path, segments)
 
-    @abstractmethod
     def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
         """How often each of the file's operators occurs."""
+        called = [node for node in graph_module.graph.nodes if node.op == "call_function"]
+        return dict(Counter(packet_name(node.target) for node in called))
+
+    def own_options(self, options: LowerOptions) -> Any:
+        """The backend's own choices as its `options_class`; None where it has no such class.
+
+        Raises:
+            InputError: choices that it does not have, or of another type; all of them.
+        """
+        return read_options(self.options_class, options.own, self.name)
+
+    def refuse_borders(self, options: LowerOptions) -> None:
+        """For backends whose files have the model's own layout and float borders.
+
+        Raises:
+            InputError: another layout or dtype is asked for.
+        """
+        given = (
+            ("io_layout", options.io_layout, "nchw"),
+            ("io_dtype", options.io_dtype, "float32"),
+        )
+        for name, value, only in given:
+            if value != only:
+                fix = f"leave out {name}="
+                raise InputError(f"{self.name} has no {name}={value!r}, only {only!r}", fix=fix)
 
     def simulate(self, lowered: Lowered, kernels: str) -> nn.Module:
         """The last graph as a module that computes with the arithmetic of the named kernels.
@@ -100,6 +143,47 @@ class Backend(ABC):
     def verify(self, lowered: Lowered, data: Iterable[Any], **options: Any) -> VerifyOutcome:
         """Run the file on data in the backend's runtime and compare it with the last graph."""
         raise NotImplementedError(f"the backend {self.name} has no verifier")
+
+
+def read_options(kind: type[Any] | None, given: Mapping[str, Any], backend: str) -> Any:
+    """A dataclass of options from what the user gave, by name.
+
+    Raises:
+        InputError: names that it does not have, or values of another type; all of them.
+    """
+    known = {} if kind is None else typing.get_type_hints(kind)
+    assert kind is None or is_dataclass(kind)
+    names = [] if kind is None else [each.name for each in fields(kind)]
+    problems = [_unknown(name, names) for name in given if name not in names]
+    problems += [
+        Problem(f"{name}={value!r} is no {_spelled(known[name])}")
+        for name, value in given.items()
+        if name in names and not _fits(value, known[name])
+    ]
+    if problems:
+        raise InputError(f"the options do not fit the backend {backend}", problems=problems)
+    return None if kind is None else kind(**given)
+
+
+def _unknown(name: str, known: Sequence[str]) -> Problem:
+    close = difflib.get_close_matches(name, known, n=1)
+    has = f"it has {', '.join(known)}" if known else "it has none"
+    return Problem(f"there is no option {name}", fix=f"did you mean {close[0]}?" if close else has)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return any(_fits(value, each) for each in typing.get_args(kind))
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
+    plain = typing.get_origin(kind) or kind
+    if isinstance(value, bool) and plain is not bool:
+        return False  # Python's bool is an int
+    return isinstance(value, plain) or (plain is float and isinstance(value, int))
+
+
+def _spelled(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 @dataclass
@@ -122,12 +206,12 @@ class Lowered:
     def segments(self) -> Sequence[Segment]:
         """The file in pieces; weights are views of the graph's tensors, not copies."""
         if self._segments is None:
-            self._segments = self.backend.write(self.graph_module)
+            self._segments = self.backend.write(self.graph_module, self.options)
         return self._segments
 
     def to_bytes(self) -> bytes:
         """The whole file in memory."""
-        return b"".join(self.segments())
+        return self.backend.join(self.segments())
 
     def size(self) -> int:
         """The size of the file in bytes."""

@@ -29,6 +29,7 @@ ONLY_INSIDE = {
     "flatbuffers": "fxquant/backends/tflite",
     "tflite": "fxquant/backends/tflite",
     "onnx": "fxquant/backends/onnx",
+    "onnxruntime": "fxquant/backends/onnx",
 }
 OPTIONAL = (
     "PIL",

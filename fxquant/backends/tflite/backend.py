@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
-from fxquant.backends.lowering.output_file import write_file
 from fxquant.backends.tflite.constraints import TABLE
 from fxquant.backends.tflite.interpreter import Kernels
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
@@ -40,6 +38,7 @@ class TfliteBackend(Backend):
 
     def pipeline(self, options: LowerOptions) -> Pipeline:
         """legalize, then few exact rewrites around the layout."""
+        self.own_options(options)
         return Pipeline(
             (
                 LegalizeTflite(integer_io=options.io_dtype == "int8"),
@@ -52,13 +51,9 @@ class TfliteBackend(Backend):
             title="tflite",
         )
 
-    def write(self, graph_module: GraphModule) -> Sequence[Segment]:
+    def write(self, graph_module: GraphModule, options: LowerOptions) -> Sequence[Segment]:
         """The head of the file, then views of the weights."""
         return serialize(graph_module)
-
-    def save(self, segments: Sequence[Segment], path: Path) -> None:
-        """Write to a temporary file beside the target and rename it."""
-        write_file(path, segments)
 
     def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
         """The file's operators by their builtin names."""

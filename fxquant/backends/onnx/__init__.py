@@ -1,0 +1,1 @@
+"""ONNX files: float, int8 as QuantizeLinear and DequantizeLinear pairs, half precision."""

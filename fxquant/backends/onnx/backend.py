@@ -1,0 +1,83 @@
+"""The ONNX backend: constraints, pipeline, writer and verifier in one place."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule
+
+from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
+from fxquant.errors import OutputError
+from fxquant.passes.base import Pass
+from fxquant.passes.pipeline import Pipeline
+from fxquant.quant.constraints import ConstraintTable
+
+from .constraints import TABLE
+from .dialect import operator_of
+from .external_data import save
+from .legalize import LegalizeOnnx
+from .options import OnnxOptions
+from .passes.reduce_precision import ReducePrecision
+from .serialize import require_onnx, serialize
+from .verify import OnnxReport, verify
+
+
+class OnnxBackend(Backend):
+    """Protobufs for ONNX Runtime, TensorRT and their kin."""
+
+    name: ClassVar[str] = "onnx"
+    suffix: ClassVar[str] = ".onnx"
+    options_class: ClassVar[type[Any] | None] = OnnxOptions
+
+    def constraints(self) -> ConstraintTable:
+        """Where integers pay."""
+        return TABLE
+
+    def pipeline(self, options: LowerOptions) -> Pipeline:
+        """legalize; before it floats are narrowed where that is asked for."""
+        chosen = self.own_options(options)
+        assert isinstance(chosen, OnnxOptions)
+        self.refuse_borders(options)
+        require_onnx()
+        before: tuple[Pass, ...] = ()
+        if chosen.precision != "float32":
+            before = (ReducePrecision(chosen.precision),)
+        legalize = LegalizeOnnx(opset=chosen.version, float_bias=chosen.float_bias)
+        return Pipeline((*before, legalize), title="onnx")
+
+    def write(self, graph_module: GraphModule, options: LowerOptions) -> Sequence[Segment]:
+        """The protobuf, then the weights where they do not fit into it."""
+        chosen = self.own_options(options)
+        assert isinstance(chosen, OnnxOptions)
+        return serialize(graph_module, chosen.version, external=chosen.external_data)
+
+    def join(self, segments: Sequence[Segment]) -> bytes:
+        """The protobuf, which must hold everything."""
+        if len(segments) > 1:
+            raise OutputError(
+                "the weights are stored outside of the protobuf, so one string cannot hold it",
+                fix="write it with save()",
+            )
+        return bytes(segments[0])
+
+    def save(self, segments: Sequence[Segment], path: Path) -> None:
+        """Write the file, and its weights beside it where they do not fit."""
+        save(segments, path)
+
+    def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
+        """The file's operators by their names in the standard."""
+        targets = [n.target for n in graph_module.graph.nodes if n.op == "call_function"]
+        known = [t for t in targets if callable(t) and hasattr(t, "option_defaults")]
+        return dict(Counter(operator_of(target).name for target in known))
+
+    def can_verify(self) -> bool:
+        """Whether ONNX Runtime is installed."""
+        return importlib.util.find_spec("onnxruntime") is not None
+
+    def verify(self, lowered: Lowered, data: Iterable[Any], **options: Any) -> OnnxReport:
+        """Run the file in ONNX Runtime and compare every value with the last graph."""
+        return verify(lowered, data, **options)
