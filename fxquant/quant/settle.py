@@ -96,6 +96,8 @@ def _with_room_for_bias(root: GraphModule, user: Node, scale: Tensor) -> Tensor:
     least = tensor_at(root, bias)
     if scale.dim() == 0:
         least = least.abs().amax()
+    elif least.numel() != scale.numel():  # groups of a transposed convolution share scales
+        least = least.abs().reshape(-1, scale.numel()).amax(0)
     return wide_enough_for_bias(scale, least, float(grid.scale))
 
 
