@@ -26,7 +26,11 @@ SHIPPED = ("float", "ptq", "freeze")
 def list_passes(
     pipeline: Annotated[
         str | None,
-        typer.Option(help=f"Show what a pipeline runs: {', '.join(SHIPPED)}, or a text of passes."),
+        typer.Option(
+            "--pipeline",
+            "--plan",
+            help=f"Show what a pipeline runs: {', '.join(SHIPPED)}, or a text of passes.",
+        ),
     ] = None,
 ) -> None:
     """List the registered passes, or show what a pipeline will run."""

@@ -169,25 +169,36 @@ def run_pass(
     for instrument in instruments:
         instrument.before_pass(item, graph_module)
     try:
+        result = _run_checked(item, graph_module)
+        for instrument in instruments:
+            instrument.after_pass(item, result)
+    except Exception as error:
+        for instrument in instruments:
+            instrument.pass_failed(item, graph_module, error)
+        raise
+    return result
+
+
+def _run_checked(item: Pass, graph_module: GraphModule) -> PassResult:
+    try:
         with running_pass(item.name):
             result = item.run(graph_module)
     except FxquantError:
-        for instrument in instruments:
-            instrument.pass_failed(item, graph_module)
         raise
     except Exception as error:
-        for instrument in instruments:
-            instrument.pass_failed(item, graph_module)
         raise PassError(
             f"the pass {item} failed: {type(error).__name__}: {error}",
-            fix="run with dumps to see the graph before it",
+            fix="run with FXQUANT_DUMP=folder to see the graph before it",
         ) from error
+    if not isinstance(result, PassResult):
+        raise PassError(
+            f"the pass {item} returned a {type(result).__name__}",
+            fix="return PassResult(graph_module, modified)",
+        )
     if result.modified:
         result.graph_module.recompile()
     state = state_of(result.graph_module)
     state.properties = (state.properties - item.invalidates) | item.establishes
-    for instrument in instruments:
-        instrument.after_pass(item, result)
     return result
 
 

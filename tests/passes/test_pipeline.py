@@ -153,7 +153,7 @@ def test_timing_has_a_row_for_every_pass() -> None:
     timing = Timing()
     with instruments(timing):
         Pipeline((Establish(), AddOne()))(identity())
-    assert [name for name, _, _ in timing.rows] == ["paint", "add-one"]
+    assert [row.name for row in timing.rows] == ["paint", "add-one"]
     assert "add-one" in timing.table()
 
 
