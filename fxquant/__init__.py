@@ -16,7 +16,7 @@ from fxquant.backends.registry import register_backend
 from fxquant.errors import FxquantError
 from fxquant.ir.printer import format_graph
 from fxquant.passes.base import Pass, PassResult
-from fxquant.passes.instruments import instruments
+from fxquant.passes.instruments import Instrument, explain_node, instruments
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
 from fxquant.quant.calibration import calibrate
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FxquantError",
+    "Instrument",
     "Lowered",
     "Pass",
     "PassResult",
@@ -36,6 +37,7 @@ __all__ = [
     "calibrate",
     "compile",
     "convert",
+    "explain_node",
     "format_graph",
     "instruments",
     "lower",
