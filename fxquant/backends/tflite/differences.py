@@ -69,8 +69,13 @@ class Difference:
         self.power += other.power
 
 
-def difference_between(found: Tensor, expected: Tensor, *, zero_point: int = 0) -> Difference:
+def difference_between(
+    found: Tensor, expected: Tensor, *, zero_point: int = 0, magnitude: float = 0.0
+) -> Difference:
     """Compare two tensors of one shape; integers count from their zero point.
+
+    Floats are compared relative to the largest expected value, or to `magnitude` where that is
+    larger: what was added up to a result near zero decides how exact the result can be.
 
     >>> difference = difference_between(torch.tensor([1, 2]), torch.tensor([1, 4]))
     >>> difference.agreement, difference.steps
@@ -84,7 +89,7 @@ def difference_between(found: Tensor, expected: Tensor, *, zero_point: int = 0) 
     first = found.to(torch.float64) - zero_point
     gap = (first - second).abs()
     if expected.dtype.is_floating_point:
-        alike, steps = _agreement(first, second, gap), 0
+        alike, steps = _agreement(first, second, gap, magnitude), 0
     else:
         alike, steps = (int((gap == 0).sum()), 0.0), int(gap.max())
     first, second = _finite(first), _finite(second)
@@ -105,11 +110,12 @@ def same_bits(found: Tensor, expected: Tensor) -> bool:
     return found.dtype == expected.dtype and torch.equal(found, expected)
 
 
-def _agreement(first: Tensor, second: Tensor, gap: Tensor) -> tuple[int, float]:
+def _agreement(first: Tensor, second: Tensor, gap: Tensor, magnitude: float) -> tuple[int, float]:
     """How many floats agree, and the largest difference over the largest finite value."""
     alike = (first == second) | (first.isnan() & second.isnan())
     gap = torch.where(alike, 0.0, gap.nan_to_num(math.inf, math.inf))
-    largest, worst = float(_finite(second).abs().max()), float(gap.max())
+    largest = max(float(_finite(second).abs().max()), magnitude)
+    worst = float(gap.max())
     relative = worst / largest if largest else math.inf if worst else 0.0
     return int((gap <= FLOAT_TOLERANCE * largest).sum()), relative
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -156,7 +157,8 @@ class _Comparison:
             alone = self.compute(node, theirs)
         if node not in self.rows:
             return _Pair(ours, alone, same)
-        return self.compare(node, ours, alone)
+        summed = [values[argument].theirs for argument in node.all_input_nodes]
+        return self.compare(node, ours, alone, _magnitude(node, summed))
 
     def compute(self, node: Node, values: Mapping[Node, Any]) -> Any:
         """Call the node's function; stored tensors are made once."""
@@ -168,7 +170,7 @@ class _Comparison:
             self.constants[node] = result
         return result
 
-    def compare(self, node: Node, ours: Any, alone: Any) -> _Pair:
+    def compare(self, node: Node, ours: Any, alone: Any, magnitude: float) -> _Pair:
         """Add an operator's results to its row; the runtime's own values go on."""
         several = isinstance(ours, list | tuple) and not isinstance(ours, QTensor)
         mine, single = (ours, alone) if several else ([ours], [alone])
@@ -179,10 +181,11 @@ class _Comparison:
             if row.mismatch:
                 return _Pair(ours, ours, False)
             zero_point = first.offset if isinstance(first, QTensor) and first.axis is None else 0
-            chained = difference_between(_data(first), expected, zero_point=zero_point)
+            compared = partial(difference_between, zero_point=zero_point, magnitude=magnitude)
+            chained = compared(_data(first), expected)
             by_itself = chained
             if second is not first:
-                by_itself = difference_between(_data(second), expected, zero_point=zero_point)
+                by_itself = compared(_data(second), expected)
             row.chained.add(chained)
             row.alone.add(by_itself)
             same &= same_bits(_data(first), expected)
@@ -225,6 +228,18 @@ def _output_permutations(graph_module: GraphModule, count: int) -> Sequence[Sequ
     (output,) = graph_module.graph.find_nodes(op="output")
     known = output.meta.get(IO_PERMUTATION)
     return [None] * count if known is None else list(known)
+
+
+SUMS = {"add", "cumsum", "mean", "sub", "sum"}
+"""Operators whose result can be much smaller than what they add up."""
+
+
+def _magnitude(node: Node, operands: Sequence[Any]) -> float:
+    """The largest value that a sum adds up; 0 for other operators."""
+    if cast(Any, node.target).__name__ not in SUMS:
+        return 0.0
+    floats = [each for each in operands if isinstance(each, Tensor) and each.is_floating_point()]
+    return max((float(each.abs().max()) for each in floats if each.numel()), default=0.0)
 
 
 def _require_same_tensors(written: FileModel, found: FileModel) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
+import fxquant
 from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.dialect import QTensor, QType
 from fxquant.backends.tflite.interpreter import Kernels
@@ -128,3 +129,14 @@ def test_nan_and_infinity_are_compared_too() -> None:
     x = graph.input("x", random_float(1, 4))
     net = graph.finish(graph.call(tfl.relu, x))
     assert verify(net, None, [torch.tensor([[float("inf"), 1.0, -1.0, float("-inf")]])]).ok
+
+
+def test_a_sum_near_zero_is_as_exact_as_what_it_adds_up() -> None:
+    class Centered(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.nn.functional.layer_norm(x, (768,))
+            return y.mean(-1, keepdim=True) + y
+
+    x = torch.randn(4, 768)
+    lowered = fxquant.compile(Centered(), (x,))
+    assert fxquant.verify(lowered, [x], kernels="optimized").ok
