@@ -16,6 +16,18 @@ from fxquant.backends.registry import register_backend
 from fxquant.errors import FxquantError
 from fxquant.ir.printer import format_graph
 from fxquant.passes.base import Pass, PassResult
+from fxquant.passes.fusion.explanation import explain_match
+from fxquant.passes.fusion.match import Match
+from fxquant.passes.fusion.registry import register_fusion
+from fxquant.passes.fusion.wildcards import (
+    any_bool,
+    any_float,
+    any_int,
+    any_literal,
+    any_number,
+    either,
+    optional,
+)
 from fxquant.passes.instruments import Instrument, explain_node, instruments
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
@@ -30,19 +42,29 @@ __all__ = [
     "FxquantError",
     "Instrument",
     "Lowered",
+    "Match",
     "Pass",
     "PassResult",
     "Pipeline",
     "QuantConfig",
+    "any_bool",
+    "any_float",
+    "any_int",
+    "any_literal",
+    "any_number",
     "calibrate",
     "compile",
     "convert",
+    "either",
+    "explain_match",
     "explain_node",
     "format_graph",
     "instruments",
     "lower",
+    "optional",
     "prepare",
     "register_backend",
+    "register_fusion",
     "register_pass",
     "simulate",
     "trace",

@@ -53,7 +53,7 @@ def format_node(node: Node, root: GraphModule | None = None) -> str:
     if options:
         call += " {" + ", ".join(f"{key}={value}" for key, value in options.items()) + "}"
     kind = format_type(node)
-    note = node.meta.get("annotation")
+    note = node.meta.get("annotation") or node.meta.get("group")
     return call + (f" : {kind}" if kind else "") + (f"  !{note}" if note is not None else "")
 
 

@@ -22,6 +22,7 @@ from fxquant.ir.edit import is_attribute
 from fxquant.ir.source import source_text
 from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
+from fxquant.passes.fusion.group import FusedGroup, group_of
 from fxquant.passes.registry import register_pass
 from fxquant.quant.config import Choice, QuantConfig
 from fxquant.quant.constraints import (
@@ -97,6 +98,7 @@ class _Decisions:
         self._follow_producers()
         self._settle(waiting)
         self._fuse()
+        self._group()
         return {node: self.found[node] for node in self.choices if node in self.found}
 
     def _alone(self, node: Node, choice: Choice) -> Annotation:
@@ -165,6 +167,21 @@ class _Decisions:
             alike = after is not None and after.precision == annotation.precision
             if alike and self.table.fuses_into(node, user):
                 self.found[node] = replace(annotation, fused_into=user.name)
+
+    def _group(self) -> None:
+        """Leave the inner values of a group unobserved where the target computes it as one."""
+        ends = {node.name: node for node in self.found}
+        groups: dict[FusedGroup, list[Node]] = {}
+        for node in self.found:
+            group = group_of(node)
+            if group is not None and group.name in self.table.groups and group.end in ends:
+                groups.setdefault(group, []).append(node)
+        for group, inner in groups.items():
+            members = {ends[group.end], *inner}
+            alone = all(members.issuperset(node.users) for node in inner)
+            if alone and len({self.found[member].precision for member in members}) == 1:
+                for node in inner:
+                    self.found[node] = replace(self.found[node], fused_into=group.end)
 
 
 def _stayed(root: GraphModule, found: dict[Node, Annotation]) -> Iterator[StayedFloat]:

@@ -11,11 +11,13 @@ from fxquant.passes.batch_norm_to_conv import BatchNormToConv
 from fxquant.passes.common_subexpressions import CommonSubexpressions
 from fxquant.passes.dead_code import DeadCode
 from fxquant.passes.drop_dropout import DropDropout
+from fxquant.passes.fold_affine import FoldAffine
 from fxquant.passes.fold_constants import FoldConstants
 from fxquant.passes.freeze import Freeze
 from fxquant.passes.functionalize import Functionalize
 from fxquant.passes.fuse_conv_bn import FuseConvBn
 from fxquant.passes.fuse_conv_hardsigmoid import FuseConvHardsigmoid
+from fxquant.passes.fuse_patterns import FusePatterns
 from fxquant.passes.insert_observers import InsertObservers
 from fxquant.passes.insert_stubs import InsertStubs
 from fxquant.passes.pipeline import Pipeline
@@ -23,10 +25,12 @@ from fxquant.passes.pipeline import Pipeline
 FLOAT: tuple[Pass, ...] = (
     Functionalize(),
     DropDropout(),
+    FusePatterns(),
     FuseConvBn(),
     FuseConvHardsigmoid(),
     BatchNormToConv(),
     FoldConstants(),
+    FoldAffine(),
     CommonSubexpressions(),
     DeadCode(),
 )

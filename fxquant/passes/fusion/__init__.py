@@ -1,0 +1,1 @@
+"""Fusion patterns: written as torch functions, found by one walk over the core graph."""
