@@ -1,1 +1,1 @@
-"""The command line: `fxquant convert | inspect | passes`."""
+"""The command line: `fxquant convert | inspect | passes | bisect | replay`."""

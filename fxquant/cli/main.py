@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 from fxquant import __version__
+from fxquant.cli.bisect_command import bisect
 from fxquant.cli.convert import convert
 from fxquant.cli.inspect_file import inspect_file
 from fxquant.cli.pass_list import list_passes
+from fxquant.cli.replay_command import replay
 from fxquant.errors import FxquantError
 
 app = typer.Typer(
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command("convert")(convert)
 app.command("inspect")(inspect_file)
 app.command("passes")(list_passes)
+app.command("bisect")(bisect)
+app.command("replay")(replay)
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ import importlib.util
 import pickle
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +44,21 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     if weights is not None:
         load_weights(model, weights)
     return model.eval()
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """A function by `package.module:function` or `path/to/file.py:function`.
+
+    Raises:
+        InputError: it cannot be found, or cannot be called.
+    """
+    module_name, _, attribute = spec.rpartition(":")
+    if not attribute or not module_name:
+        raise InputError(f"{spec!r} does not say where the function is", fix=FORM)
+    found = _find(spec, _import(module_name), attribute)
+    if not callable(found):
+        raise InputError(f"{spec} is a {type(found).__name__}, not a function", fix=FORM)
+    return found  # type: ignore[no-any-return]
 
 
 def _import(name: str) -> ModuleType:

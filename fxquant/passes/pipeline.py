@@ -170,7 +170,7 @@ def run_pass(
         instrument.before_pass(item, graph_module)
     try:
         result = _run_checked(item, graph_module)
-        for instrument in instruments:
+        for instrument in reversed(instruments):
             instrument.after_pass(item, result)
     except Exception as error:
         for instrument in instruments:

@@ -34,7 +34,7 @@ from fxquant.ir.edit import get_attribute
 PROGRAM = '''\
 """{title}
 
-Runs by itself: `python {file}` calls it on random inputs and prints the types of the outputs.
+`python {file}` calls it on random inputs and prints the types of the outputs.
 """
 
 from pathlib import Path
@@ -207,30 +207,25 @@ def _code(graph_module: GraphModule) -> tuple[list[str], str]:
     copied: dict[Node, Node] = {}
     plain.output(plain.graph_copy(graph_module.graph, copied))
     code = plain.python_code("self")
-    imports = sorted(filter(None, (_import(name, value) for name, value in code.globals.items())))
-    body = re.sub(r"^(?=.)", "    ", code.src.strip("\n"), flags=re.MULTILINE)
+    words = set(re.findall(r"\w+", code.src))
+    used = {name: value for name, value in code.globals.items() if name in words}
+    imports = sorted(filter(None, (_import(name, value) for name, value in used.items())))
+    body = re.sub(r"^(?=.)", "    ", code.src.strip(), flags=re.MULTILINE)
     return imports, body + "\n"
 
 
 def _import(name: str, value: Any) -> str | None:
+    """The line that makes a name of the generated code known; None where it is anyway."""
     if isinstance(value, types.ModuleType):
-        if value.__name__ == "torch" and name == "torch":
-            return None
-        return f"import {value.__name__} as {name}" if value.__name__ != name else f"import {name}"
-    module, label = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if module is None or label is None or not label.isidentifier():
-        return f"{name} = {value!r}" if isinstance(value, int | float | str) else _special(name)
-    if module in {"builtins", "_operator"}:
-        module = {"builtins": "builtins", "_operator": "operator"}[module]
-    return (
-        f"from {module} import {label} as {name}"
-        if label != name
-        else f"from {module} import {name}"
-    )
-
-
-def _special(name: str) -> str | None:
-    return "from torch import device" if name == "device" else None
+        return None if name == "torch" else f"import {value.__name__} as {name}"
+    if isinstance(value, float):
+        return f'{name} = float("{value}")'
+    module, label = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    if value is torch.device:
+        module, label = "torch", "device"
+    if module in {None, "builtins"} or not label.isidentifier():
+        return None
+    return f"from {str(module).replace('_operator', 'operator')} import {label} as {name}"
 
 
 def _table(files: dict[str, tuple[str, str]]) -> str:
