@@ -13,6 +13,7 @@ from __future__ import annotations
 from fxquant.api import compile, convert, lower, prepare, simulate, verify
 from fxquant.backends.base import Backend, Lowered
 from fxquant.backends.registry import register_backend
+from fxquant.bisection import bisect
 from fxquant.errors import FxquantError
 from fxquant.ir.printer import format_graph
 from fxquant.passes.base import Pass, PassResult
@@ -52,6 +53,7 @@ __all__ = [
     "any_int",
     "any_literal",
     "any_number",
+    "bisect",
     "calibrate",
     "compile",
     "convert",
