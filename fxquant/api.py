@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOptions
@@ -30,8 +31,10 @@ from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
 from fxquant.report import Report, StayedFloat
 from fxquant.tracing import trace
+from fxquant.tracing.exported import trace_exported
 from fxquant.tracing.location import raised_at
 
+Model = nn.Module | ExportedProgram
 Quantize = str | QuantConfig | None
 
 
@@ -47,8 +50,10 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _traced(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> GraphModule:
+def traced(model: Model, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> GraphModule:
     """The torch dialect of a model, or the graph itself if that is what was given."""
+    if isinstance(model, ExportedProgram):
+        return trace_exported(model, example_inputs, None if kwargs is None else dict(kwargs))
     if isinstance(model, GraphModule) and state_of(model).properties:
         return model
     with _evaluated(model):
@@ -66,7 +71,7 @@ def _traced(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | N
 
 @watched
 def prepare(
-    model: nn.Module,
+    model: Model,
     example_inputs: Any,
     config: QuantConfig | None = None,
     *,
@@ -78,7 +83,8 @@ def prepare(
     """The model with observers in place, ready for `calibrate`.
 
     Args:
-        model: any module; it is not changed, and is followed in eval mode.
+        model: any module, or a program of `torch.export`; it is not changed, and is followed in
+            eval mode.
         example_inputs: a tuple of inputs, as in `torch.export`.
         config: what to quantize and how; the backend's defaults if None.
         pipeline: the passes to run instead of `Pipeline.default("ptq")`.
@@ -91,7 +97,7 @@ def prepare(
         UnsupportedOp: an operation that functionalize does not know.
         PipelineError: the pipeline cannot run as listed.
     """
-    graph_module = _traced(model, example_inputs, kwargs)
+    graph_module = traced(model, example_inputs, kwargs)
     state = state_of(graph_module)
     target = get_backend(backend)
     state.target, state.constraints = target.name, target.constraints()
@@ -171,7 +177,7 @@ def stayed_float(graph_module: GraphModule) -> list[StayedFloat]:
 
 @watched
 def compile(
-    model: nn.Module,
+    model: Model,
     example_inputs: Any,
     *,
     quantize: Quantize = None,
@@ -191,7 +197,7 @@ def compile(
     """From a model to a program, and to a file where `output` is given.
 
     Args:
-        model: any module; it is not changed.
+        model: any module, or a program of `torch.export`; it is not changed.
         example_inputs: a tuple of inputs, as in `torch.export`.
         quantize: None for float32, "int8", or a `QuantConfig`.
         calibration: input tuples, tensors or batches; needed to quantize.
@@ -214,7 +220,7 @@ def compile(
     settings = _settings(quantize, config, calibration)
     seconds: dict[str, float] = {}
     with _timed(seconds, "trace"):
-        graph_module = _traced(model, example_inputs, kwargs)
+        graph_module = traced(model, example_inputs, kwargs)
     if settings is None:
         with _timed(seconds, "passes"):
             graph_module = _pipeline(pipeline, "float")(graph_module)
@@ -262,12 +268,13 @@ def _settings(
     return QuantConfig() if config is None else config
 
 
-def _sample(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> Any:
+def _sample(model: Model, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> Any:
     """The example inputs as one sample of a data set: by name where some are given by name."""
     if not kwargs:
         return example_inputs
     args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    positional = inspect.signature(model.forward).bind_partial(*args).arguments
+    forward = model.module().forward if isinstance(model, ExportedProgram) else model.forward
+    positional = inspect.signature(forward).bind_partial(*args).arguments
     return {**positional, **kwargs}
 
 
