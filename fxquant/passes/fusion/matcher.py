@@ -147,23 +147,26 @@ class Matcher:
 
     def _operand(self, wanted: Node, found: Any, state: State) -> Iterator[State]:
         if not isinstance(found, Node):
-            reason = f"{wanted.name} is a value, the graph has the literal {{}}"
-            self._fail(state, found, reason, found)
+            self._unfit(wanted, found, state, "is a value, the graph has the literal {}", found)
         elif wanted in state.values:
-            if _same_value(state.values[wanted], found):
+            known = state.values[wanted]
+            if _same_value(known, found):
                 yield state
             else:
-                reason = f"{wanted.name} is {{}} already, here it is {{}}"
-                self._fail(state, found, reason, state.values[wanted], found)
+                self._unfit(wanted, found, state, "is {} already, here it is {}", known, found)
         elif wanted.op == "placeholder":
             if _is_float(wanted) <= _is_float(found):
                 yield state.bind(wanted, found)
             else:
-                self._fail(state, found, f"{wanted.name} is no floating-point tensor")
+                self._unfit(wanted, found, state, "is no floating-point tensor")
         elif wanted.op == "get_attr":
             yield from self._constant(wanted, found, state)
         else:
             yield from self._node(wanted, found, state)
+
+    def _unfit(self, wanted: Node, found: Any, state: State, reason: str, *values: Any) -> None:
+        if self.attempt is not None:
+            self._fail(state, found, f"{self.pattern.name(wanted)} {reason}", *values)
 
     def _constant(self, wanted: Node, found: Node, state: State) -> Iterator[State]:
         ours, theirs = self._ours.scalar(wanted), self._theirs.scalar(found)

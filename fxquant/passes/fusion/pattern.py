@@ -66,6 +66,10 @@ class Pattern:
         """How the nodes read."""
         return Readings(self.root)
 
+    def name(self, node: Node) -> str:
+        """The parameter that a placeholder is; the own name of other nodes."""
+        return next((name for name, its in self.inputs.items() if its is node), node.name)
+
     def holes(self) -> set[str]:
         """The names of the wildcards that stand in the graph; "" for what is computed from one."""
         names: set[str] = set()
