@@ -1,6 +1,6 @@
 # make demo   install, train a small net on handwritten digits, quantize it, run it in LiteRT
-# make test   install, then lint, types and tests (what continuous integration runs)
-# make lint | types | pytest | bench | zoo | docs | build | clean
+# make test   install, then lint, types, tests and the documentation (what continuous integration runs)
+# make lint | types | pytest | bench | zoo | docs | site | build | clean
 #
 # PYTHON       the interpreter that the virtual environment is made from
 # TORCH_INDEX  another package index for torch alone, such as https://download.pytorch.org/whl/cpu
@@ -16,7 +16,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
 FILES   := fxquant tests benchmarks examples docs
 
-.PHONY: demo test check lint types pytest bench zoo docs build clean
+.PHONY: demo test check lint types pytest bench zoo docs site build clean
 .DEFAULT_GOAL := test
 
 # torch first and alone: whatever asks for it later finds it there and fetches no second build.
@@ -35,7 +35,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 # definitions are used, by tests and benchmarks.
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	@echo "installing fxquant and what development needs"
-	$(INSTALL) --quiet --editable '.[litert,demo,onnx,images,dev]'
+	$(INSTALL) --quiet --editable '.[litert,demo,onnx,images,dev,docs]'
 	$(INSTALL) --quiet --no-deps torchvision
 	touch $@
 
@@ -45,7 +45,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(MAKE) --no-print-directory check
 
-check: lint types pytest
+check: lint types pytest site
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(FILES)
@@ -64,8 +64,13 @@ bench: zoo
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.speed
 
-docs: $(VENV)/.demo
+docs: $(VENV)/.test
 	$(BIN)/python docs/write_architecture.py
+	$(MAKE) --no-print-directory site
+
+# The documentation as a site, in build/site; a warning is an error.
+site: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 build: $(VENV)/.test
 	$(BIN)/python -m build --no-isolation
