@@ -11,10 +11,11 @@ stage before.
 from __future__ import annotations
 
 from fxquant.api import compile, convert, lower, prepare, simulate, verify
-from fxquant.backends.base import Backend, Lowered
+from fxquant.backends.base import Backend, Lowered, LowerOptions
 from fxquant.backends.registry import register_backend
 from fxquant.bisection import bisect
 from fxquant.errors import FxquantError
+from fxquant.explanation import explain
 from fxquant.ir.printer import format_graph
 from fxquant.passes.base import Pass, PassResult
 from fxquant.passes.fusion.explanation import explain_match
@@ -42,6 +43,7 @@ __all__ = [
     "Backend",
     "FxquantError",
     "Instrument",
+    "LowerOptions",
     "Lowered",
     "Match",
     "Pass",
@@ -58,6 +60,7 @@ __all__ = [
     "compile",
     "convert",
     "either",
+    "explain",
     "explain_match",
     "explain_node",
     "format_graph",

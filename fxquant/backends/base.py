@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from fxquant.backends.lowering.output_file import write_file
 from fxquant.errors import InputError, Problem
@@ -99,8 +99,12 @@ class Backend(ABC):
 
     def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
         """How often each of the file's operators occurs."""
-        called = [node for node in graph_module.graph.nodes if node.op == "call_function"]
-        return dict(Counter(packet_name(node.target) for node in called))
+        return count_calls(graph_module.graph.nodes)
+
+    def operators_of(self, graph_module: GraphModule, core: str) -> dict[str, int]:
+        """The operators that a node of the core dialect has become; see `explain`."""
+        nodes = graph_module.graph.nodes
+        return count_calls(node for node in nodes if node.meta.get("core") == core)
 
     def own_options(self, options: LowerOptions) -> Any:
         """The backend's own choices as its `options_class`; None where it has no such class.
@@ -143,6 +147,12 @@ class Backend(ABC):
     def verify(self, lowered: Lowered, data: Iterable[Any], **options: Any) -> VerifyOutcome:
         """Run the file on data in the backend's runtime and compare it with the last graph."""
         raise NotImplementedError(f"the backend {self.name} has no verifier")
+
+
+def count_calls(nodes: Iterable[Node]) -> dict[str, int]:
+    """How often each function is called, by name."""
+    called = (packet_name(node.target) for node in nodes if node.op == "call_function")
+    return dict(Counter(name for name in called if name != "getitem"))
 
 
 def read_options(kind: type[Any] | None, given: Mapping[str, Any], backend: str) -> Any:

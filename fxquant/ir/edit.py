@@ -37,6 +37,8 @@ def inherit(node: Node, origin: Node, *, value: bool = True) -> Node:
     """Give a new node the source line and (with `value`) the fake value of the one it replaces."""
     if "source" in origin.meta and "source" not in node.meta:
         node.meta["source"] = origin.meta["source"]
+    if "core" in origin.meta:
+        node.meta.setdefault("core", origin.meta["core"])
     if value and "val" in origin.meta and "val" not in node.meta:
         node.meta["val"] = origin.meta["val"]
     note_pass(node, origin.meta.get("passes", ()))

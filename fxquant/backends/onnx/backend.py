@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.constraints import ConstraintTable
 
 from .constraints import TABLE
-from .dialect import operator_of
+from .dialect import OPERATORS
 from .external_data import save
 from .legalize import LegalizeOnnx
 from .options import OnnxOptions
@@ -70,9 +69,14 @@ class OnnxBackend(Backend):
 
     def count_operators(self, graph_module: GraphModule) -> dict[str, int]:
         """The file's operators by their names in the standard."""
-        targets = [n.target for n in graph_module.graph.nodes if n.op == "call_function"]
-        known = [t for t in targets if callable(t) and hasattr(t, "option_defaults")]
-        return dict(Counter(operator_of(target).name for target in known))
+        return self._named(super().count_operators(graph_module))
+
+    def operators_of(self, graph_module: GraphModule, core: str) -> dict[str, int]:
+        """The file's operators that a core node has become."""
+        return self._named(super().operators_of(graph_module, core))
+
+    def _named(self, counts: dict[str, int]) -> dict[str, int]:
+        return {OPERATORS[called].name: count for called, count in counts.items()}
 
     def can_verify(self) -> bool:
         """Whether ONNX Runtime is installed."""

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
 from fxquant.backends.tflite.constraints import TABLE
+from fxquant.backends.tflite.dialect.table import ROWS
 from fxquant.backends.tflite.interpreter import Kernels
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
 from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
@@ -67,6 +68,11 @@ class TfliteBackend(Backend):
                 return Simulation(lowered.graph_module, known)
         fix = f"the known ones are {', '.join(get_args(Kernels))}"
         raise InputError(f"LiteRT has no {kernels!r} kernels", fix=fix)
+
+    def operators_of(self, graph_module: GraphModule, core: str) -> dict[str, int]:
+        """The file's operators that a core node has become, by their builtin names."""
+        counts = super().operators_of(graph_module, core)
+        return {name.upper(): count for name, count in counts.items() if name in ROWS}
 
     def can_verify(self) -> bool:
         """Whether LiteRT is installed."""
