@@ -37,7 +37,7 @@ from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
 from fxquant.tracing import trace
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 __all__ = [
     "Backend",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+import fxquant
 from docs.fill_tables import DOCS, PLACE, TABLES, rules_of
 from fxquant.backends.tflite.dialect.table import ROWS
 from fxquant.passes.registry import registered_passes
@@ -26,6 +29,14 @@ def test_rows_have_as_many_cells_as_the_head(name: str) -> None:
     lines = TABLES[name]().splitlines()
     cells = [line.replace("\\|", "").count("|") for line in lines]
     assert len(lines) > 3 and set(cells) == {cells[0]}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (DOCS / "reference" / "api.md").read_text()
+    documented = re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE)
+    short = {name.rpartition(".")[2] for name in documented}
+    known = {name for name in dir(fxquant.errors) if name[0].isupper()}
+    assert sorted(set(fxquant.__all__) - short - known) == []
 
 
 def test_every_pass_has_a_line() -> None:
