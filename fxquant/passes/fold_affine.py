@@ -73,7 +73,8 @@ def affine_of(root: GraphModule, node: Node) -> Affine | None:
     value, other = (second, first) if swap else (first, second)
     if not isinstance(value, Node) or not _foldable(value):
         return None
-    if value.meta["val"].shape != node.meta["val"].shape:
+    before, after = value.meta["val"], node.meta["val"]
+    if before.shape != after.shape or before.dtype != after.dtype:
         return None
     constant = _per_channel(root, value, other)
     if constant is None or (node.target is aten.div.Tensor and not bool(constant.all())):

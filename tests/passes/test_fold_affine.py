@@ -78,6 +78,7 @@ def test_a_constant_around_a_layer(
         ((4, 1, 1), lambda y, c: y * c + y),
         ((4, 1, 1), lambda y, c: c - y),
         ((1, 1, 4, 1, 1), lambda y, c: y + c),
+        ((4, 1, 1), lambda y, c: y * c.double()),
     ],
 )
 def test_other_constants_stay(
