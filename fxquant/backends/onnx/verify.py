@@ -232,6 +232,7 @@ def _deviation(node: Node, wanted: Tensor, found: Tensor) -> Deviation:
         row.error /= max(float(finite.max()) if finite.numel() else 1.0, 1e-30)
         row.ok = row.error <= TOLERANCES.get(wanted.dtype, TOLERANCE)
     else:
-        row.ok = row.error <= 1 and row.share <= max(SPARSE, 1 / wanted.numel())
-        row.ok = row.ok if called == "quantize_linear" else row.share == 0
+        few = row.share <= max(SPARSE, 1 / wanted.numel())
+        rounded = called == "quantize_linear" and row.error <= 1 and few
+        row.ok = rounded or row.share == 0
     return row

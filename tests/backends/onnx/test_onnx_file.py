@@ -199,3 +199,19 @@ def test_a_compiled_file_is_verified_before_it_is_written(tmp_path: Path) -> Non
     lowered = fq.compile(net(), (picture(),), backend="onnx", output=tmp_path / "m.onnx")
     assert "verify" in lowered.report.seconds
     assert lowered.report.operators["Conv"] == 2
+
+
+def test_uint8() -> None:
+    lowered = check_int8(net(), picture(), config=fq.QuantConfig(precision="uint8"))
+    model = onnx.load_from_string(lowered.to_bytes())
+    kinds = {each.data_type for each in model.graph.initializer}
+    assert onnx.TensorProto.UINT8 in kinds
+    assert onnx.TensorProto.INT8 not in kinds
+
+
+def test_precisions_without_kernels_stay_float_with_a_reason() -> None:
+    core, _ = quantized(net(), picture(), config=fq.QuantConfig(precision="int16x8"))
+    lowered = fq.lower(core, "onnx")
+    assert "QuantizeLinear" not in lowered.report.operators
+    reasons = {each.reason for each in lowered.report.stayed_float}
+    assert "onnx has no int16x8 kernel for aten.conv2d" in reasons
