@@ -318,3 +318,25 @@ def test_a_group_is_not_taken_apart_by_other_readers() -> None:
 def test_dropping_a_fusion() -> None:
     unregister_fusion("silu")
     assert operators(fused(lambda x: x * torch.sigmoid(x), X)) == ["sigmoid", "mul"]
+
+
+def test_a_replacement_that_does_not_fit_the_shapes_of_a_place_is_refused() -> None:
+    @fq.register_fusion("flat-cosine", replace=lambda x: torch.cos(x.reshape(2, 4, 64)).relu())
+    def flat_cosine(x: Tensor) -> Tensor:
+        return torch.cos(x).reshape(2, 4, 64).relu()
+
+    place = core(lambda x: x.cos().reshape(3, 5).relu(), (15,))
+    assert operators(fuse_unchecked(place)) == ["cos", "reshape", "relu"]
+    text = fq.explain_match("flat-cosine", place)
+    assert "why    the pattern does not run on these shapes: shape '[2, 4, 64]' is invalid" in text
+
+
+def test_a_replacement_of_another_shape_at_a_place_is_refused() -> None:
+    @fq.register_fusion("times-itself", replace=lambda x, y: torch.sin(x) * 2 + 0 * x)
+    def times_itself(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cos(x) * torch.cos(y)
+
+    place = core(lambda x, y: x.cos() * y.cos(), (5, 1), (1, 7))
+    assert operators(fuse_unchecked(place)) == ["cos", "cos", "mul"]
+    text = fq.explain_match("times-itself", place)
+    assert "why    the replacement gives f32[5,1] where the pattern gives f32[5,7]" in text
