@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
+import traceback
 import warnings
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,21 +98,40 @@ def with_code(pages: list[Path]) -> list[Path]:
     return [page for page in pages if blocks(page)]
 
 
+def work(page: Path, folder: Path, update: bool, answers: Connection) -> None:
+    """Check or rewrite a page in a process of its own; the answer is what is wrong."""
+    os.chdir(folder)
+    os.environ["COLUMNS"] = "100"
+    warnings.simplefilter("error")
+    try:
+        if update:
+            page.write_text(updated(page))
+        answers.send("" if update else differences(page))
+    except BaseException:
+        answers.send(traceback.format_exc())
+
+
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Processes that begin with fxquant imported; pages register passes, fusions and backends."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fxquant.cli.main", "fxquant.backends.tflite.backend"])
+    return context
+
+
 @pytest.mark.parametrize("page", with_code(PAGES), ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run_and_print_what_the_page_says(
-    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+    page: Path, tmp_path: Path, processes: ForkServerContext, request: pytest.FixtureRequest
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="the pages run their files in LiteRT")
-    task = "--update" if request.config.getoption("--update-golden") else "--check"
-    # A process of its own: pages register passes, fusions and backends.
-    done = subprocess.run(
-        [sys.executable, __file__, task, str(page)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    update = bool(request.config.getoption("--update-golden"))
+    reader, writer = processes.Pipe(duplex=False)
+    process = processes.Process(target=work, args=(page, tmp_path, update, writer))
+    process.start()
+    writer.close()
+    problem = reader.recv()
+    process.join()
+    assert not problem, problem
 
 
 def test_a_block_is_skipped_only_with_a_reason() -> None:
@@ -127,12 +148,3 @@ def test_no_block_hides_from_this_test() -> None:
     assert {name: len(found) for name, found in fences.items()} == {
         name: len(found) for name, found in counted.items()
     }
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("error")
-    wanted, path = sys.argv[1], Path(sys.argv[2])
-    if wanted == "--update":
-        path.write_text(updated(path))
-    else:
-        sys.exit(differences(path) or None)
