@@ -20,7 +20,8 @@ from fxquant.ir.edit import copy_graph_module, running_pass
 from fxquant.ir.state import state_of
 from fxquant.passes.base import CHANGES, EXACT, Pass, PassResult, Semantics, close
 from fxquant.passes.instruments import Instrument, active_instruments
-from fxquant.passes.registry import pass_class, passes_establishing
+from fxquant.passes.registry import pass_class
+from fxquant.passes.requirements import missing
 from fxquant.passes.text import parse_passes
 
 
@@ -123,7 +124,7 @@ class Pipeline(Pass):
         holds = set(properties)
         problems: list[Problem] = []
         for item in self.flat():
-            problems.extend(_missing(item, name) for name in sorted(item.requires - holds))
+            problems.extend(missing(item, name) for name in sorted(item.requires - holds))
             holds = (holds - item.invalidates) | item.establishes
         if problems:
             raise PipelineError("the pipeline cannot run as listed", problems=problems)
@@ -234,12 +235,6 @@ def _with_options(item: Pass, options: dict[str, object]) -> Pass:
             fix=f"its options are {', '.join(sorted(known)) or 'none'}",
         )
     return dataclasses.replace(item, **options)
-
-
-def _missing(item: Pass, wanted: str) -> Problem:
-    makers = passes_establishing(wanted)
-    fix = f"put one of these before it: {', '.join(makers)}" if makers else "no pass establishes it"
-    return Problem(f"{item.name} requires {wanted!r}, which does not hold there", fix=fix)
 
 
 def _names(properties: frozenset[str]) -> str:
