@@ -215,3 +215,19 @@ def test_precisions_without_kernels_stay_float_with_a_reason() -> None:
     assert "QuantizeLinear" not in lowered.report.operators
     reasons = {each.reason for each in lowered.report.stayed_float}
     assert "onnx has no int16x8 kernel for aten.conv2d" in reasons
+
+
+def test_tied_weights_are_stored_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.second(torch.relu(self.first(x)))
+            return y
+
+    lowered = check(Tied(), torch.randn(2, 4))
+    model = onnx.load_from_string(lowered.to_bytes())
+    assert sum(len(each.dims) == 2 for each in model.graph.initializer) == 1

@@ -76,6 +76,7 @@ class _Legalizer:
         self.root = nn.Module()
         self.rewriter = Rewriter(self.graph, self.root, options.opset, options.float_bias)
         self.values: dict[Node, Any] = {}
+        self.constants: dict[int, Constant] = {}
         self.problems: list[Problem] = []
 
     def run(self) -> GraphModule:
@@ -111,9 +112,9 @@ class _Legalizer:
 
     def _get_attr(self, node: Node) -> None:
         data = get_attribute(self.old, str(node.target))
-        self.values[node] = (
-            Constant(str(node.target), data) if isinstance(data, torch.Tensor) else data
-        )
+        if isinstance(data, torch.Tensor):  # tied weights are stored once
+            data = self.constants.setdefault(id(data), Constant(str(node.target), data))
+        self.values[node] = data
 
     def _call_module(self, node: Node) -> None:
         module = get_attribute(self.old, str(node.target))
