@@ -2,7 +2,8 @@
 
 `torch.fx` keeps only what the graph reads when it copies a GraphModule, and pickles generated code
 that it traces again when loading, which loses the nodes' metadata and runs side effects. Here the
-nodes themselves are stored, with their types and source lines, and all parameters stay.
+nodes themselves are stored, with their types and source lines, and all parameters stay. Code is
+made when a stage is called, not whenever a pass changed it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,26 @@ class StageModule(GraphModule):
         content = {k: v for k, v in self.__dict__.items() if k not in _GENERATED}
         nodes = [store(node) for node in self.graph.nodes]
         return restore, (type(self).__name__, content, nodes, self.graph._codegen)
+
+    def recompile(self) -> Any:
+        """Make the code anew when the module is called next: most stages never are."""
+        cls: Any = type(self)
+        cls.forward = _compile_and_call
+
+    def _compile(self) -> None:
+        if type(self).forward is _compile_and_call:
+            super().recompile()
+
+    @property
+    def code(self) -> str:
+        """The Python code of the graph."""
+        self._compile()
+        return str(super().code)
+
+
+def _compile_and_call(self: StageModule, *args: Any, **kwargs: Any) -> Any:
+    self._compile()
+    return self.forward(*args, **kwargs)
 
 
 _GENERATED = frozenset({"_graph", "_code", "_lineno_map", "_prologue_start"})
