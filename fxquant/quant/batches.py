@@ -8,7 +8,7 @@ the batch run whole; otherwise it is run in slices of the example's size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +26,10 @@ SIZED = {"reshape": 1, "view": 1, "_unsafe_view": 1, "expand": 1}
 """Operators with a list of sizes, and which argument that is."""
 
 FIX = "pass transform= that makes the model's inputs from a batch, e.g. drops labels"
+
+
+Call = tuple[GraphModule, tuple[Tensor, ...]]
+"""A graph (or its copy for another batch size), and the tensors for its placeholders."""
 
 
 class BatchRunner:
@@ -51,13 +55,16 @@ class BatchRunner:
         for graph, leaves in self.calls(batch, number):
             graph(*leaves)
 
-    def calls(self, batch: Any, number: int) -> Iterator[tuple[GraphModule, tuple[Tensor, ...]]]:
-        """The calls that run one batch: a graph, and the tensors for its placeholders.
+    def calls(self, batch: Any, number: int) -> Iterator[Call]:
+        """The calls that run one batch.
 
         Raises:
             InputError: the batch is not what the model takes.
         """
-        leaves = self._leaves(batch, number)
+        return self.calls_on(self._leaves(batch, number), number)
+
+    def calls_on(self, leaves: list[Any], number: int = 0) -> Iterator[Call]:
+        """The same for the values of the placeholders, in order."""
         ratio = self._ratio(leaves, number)
         graph = self._graph(ratio)
         if graph is not None:
@@ -65,10 +72,16 @@ class BatchRunner:
             return
         graph = self._graph(Fraction(1))
         assert graph is not None
+        for sample in self.samples(leaves):
+            yield graph, sample
+
+    def samples(self, leaves: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """Inputs in slices of the example's batch size."""
         sizes = [wanted.shape[0] if wanted.dim() else 0 for wanted in self.expected.values()]
-        for place in range(-(-ratio.numerator // ratio.denominator)):
-            pairs = zip(leaves, sizes, strict=True)
-            yield graph, tuple(_slice(leaf, place, size) for leaf, size in pairs)
+        pairs = list(zip(leaves, sizes, strict=True))
+        count = max((-(-leaf.shape[0] // size) for leaf, size in pairs if size), default=1)
+        for place in range(count):
+            yield tuple(_slice(leaf, place, size) for leaf, size in pairs)
 
     def _graph(self, ratio: Fraction) -> GraphModule | None:
         if ratio not in self.graphs:

@@ -5,14 +5,15 @@
 
 Rounding weights and clipping activations shift the mean of every output channel a little, and the
 shifts add up through a deep network. Channel means are compared with the float graph's on a few
-samples, layer by layer in order, each layer reading what the corrected ones before it give.
+samples, layer by layer in order, each layer reading what the corrected ones before it give. A mean
+of few samples is uncertain: each correction is shrunk by as much as the samples disagree on it.
 Nothing is added to the program: only constants change.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,15 +21,18 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from fxquant.errors import CalibrationError
-from fxquant.ir.aten import named_arguments, packet_name
+from fxquant.ir.aten import named_arguments
 from fxquant.ir.edit import add_parameter, is_attribute, read_attribute, tensor_at
-from fxquant.quant.batches import BatchRunner
+from fxquant.ir.views import convolution
+from fxquant.quant.batches import BatchRunner, Call
 from fxquant.quant.constraints import annotation_of
 from fxquant.quant.settle import fake_quantizes, settle
 
-Call = tuple[GraphModule, tuple[Tensor, ...]]
 BIAS = 2
 """The place of the bias among the arguments of convolutions and linear layers."""
+
+UNCORRECTED = "uncorrected_bias"
+"""Where a layer notes the path of the bias that it had before; None where it had none."""
 
 
 def correct_bias(
@@ -39,6 +43,9 @@ def correct_bias(
     transform: Callable[[Any], Any] | None = None,
 ) -> GraphModule:
     """Change biases so that channel means under quantization are those of the float graph.
+
+    `calibrate` does so by itself; this is for graphs whose configuration leaves it out. A graph
+    that was corrected before is corrected anew, not twice.
 
     Args:
         prepared: a calibrated graph; its biases are replaced, the user's tensors are not touched.
@@ -55,16 +62,26 @@ def correct_bias(
     """
     if not all(module.quantizing for _, module in fake_quantizes(prepared)):
         raise CalibrationError("the graph simulates nothing yet", fix="run calibrate before")
+    restore_bias(prepared)
     calls = list(_calls(prepared, data, samples, transform))
     if not calls:
         raise CalibrationError("there are no data", fix="give an iterable with at least one batch")
+    correct_bias_on(prepared, calls)
+    return prepared
+
+
+def correct_bias_on(prepared: GraphModule, calls: Sequence[Call]) -> None:
+    """The same with calls that are at hand: of the graph itself, or copies with its nodes' names.
+
+    The biases must be the float model's (see `restore_bias`).
+    """
     with torch.no_grad():
         with _as_float(prepared):
-            wanted = _run(calls, lambda node, mean: None)
+            wanted = _run(calls, lambda node, means: None)
         shifts: dict[str, Tensor] = {}
 
-        def shift_to_wanted(node: Node, mean: Tensor) -> Tensor:
-            shifts[node.name] = wanted[node.name] - mean
+        def shift_to_wanted(node: Node, means: Tensor) -> Tensor:
+            shifts[node.name] = certain_mean(wanted[node.name] - means)
             return shifts[node.name]
 
         _run(calls, shift_to_wanted)
@@ -73,21 +90,32 @@ def correct_bias(
             _shift(prepared, node, shifts[node.name])
     prepared.recompile()
     settle(prepared)
-    return prepared
+
+
+def restore_bias(prepared: GraphModule) -> None:
+    """Let every layer read the bias again that it had before it was corrected."""
+    for node in prepared.graph.nodes:
+        if UNCORRECTED not in node.meta:
+            continue
+        path = node.meta.pop(UNCORRECTED)
+        old = None
+        if path is not None:
+            with prepared.graph.inserting_before(node):
+                old = read_attribute(prepared.graph, prepared, path)
+        corrected = node.args[BIAS]
+        node.args = (*node.args[:BIAS], old, *node.args[BIAS + 1 :])
+        prepared.graph.erase_node(corrected)
 
 
 def _calls(
     prepared: GraphModule, data: Iterable[Any], samples: int, transform: Callable[[Any], Any] | None
 ) -> Iterator[Call]:
-    """The calls for the first samples, all of one batch size."""
+    """The calls for the first samples."""
     runner = BatchRunner(prepared)
-    first: GraphModule | None = None
     for number, batch in enumerate(data):
         for graph, leaves in runner.calls(batch if transform is None else transform(batch), number):
-            first = first or graph
-            if graph is first:
-                yield graph, leaves
-                samples -= leaves[0].shape[0] if leaves and leaves[0].dim() else 1
+            yield graph, leaves
+            samples -= leaves[0].shape[0] if leaves and leaves[0].dim() else 1
             if samples <= 0:
                 return
 
@@ -104,30 +132,33 @@ def _as_float(prepared: GraphModule) -> Iterator[None]:
             module.quantizing = True
 
 
-def _run(calls: list[Call], shift: Callable[[Node, Tensor], Tensor | None]) -> dict[str, Tensor]:
+def _run(
+    calls: Sequence[Call], shift: Callable[[Node, Tensor], Tensor | None]
+) -> dict[str, Tensor]:
     """Run all calls in step, node by node; the channel means of what can be corrected.
 
     Args:
-        calls: all on one graph.
-        shift: what to add to a node's channels, given their means, before anything reads them.
+        calls: of one graph or of copies of it.
+        shift: what to add to a node's channels, given their means [samples, channels], before
+            anything reads them.
     """
-    graph = calls[0][0].graph
     runs = [_Run(*call) for call in calls]
-    means: dict[str, Tensor] = {}
-    for node in graph.nodes:
-        for run in runs:
-            run.step(node)
+    found: dict[str, Tensor] = {}
+    for nodes in zip(*(graph.graph.nodes for graph, _ in calls), strict=True):
+        node = nodes[0]
+        for run, own in zip(runs, nodes, strict=True):
+            run.step(own)
         axis = channel_axis(node)
         if axis is None:
             continue
-        results = [run.env[node] for run in runs]
-        mean = torch.stack([_mean(result, axis) for result in results]).mean(0)
-        means[node.name] = mean
-        added = shift(node, mean)
+        pairs = list(zip(runs, nodes, strict=True))
+        means = torch.cat([_means(run.env[own], axis) for run, own in pairs])
+        found[node.name] = means
+        added = shift(node, means)
         if added is not None:
-            for run in runs:
-                run.env[node] = run.env[node] + _along(added, run.env[node], axis)
-    return means
+            for run, own in pairs:
+                run.env[own] = run.env[own] + _along(added, run.env[own], axis)
+    return found
 
 
 class _Run(Interpreter):
@@ -152,12 +183,30 @@ def channel_axis(node: Node) -> int | None:
     if not any(role.kind == "int32" for role in annotation.row.operands.values()):
         return None
     bias = named_arguments(node)["bias"]
-    known = bias is None or is_attribute(bias)
-    return (1 if packet_name(node.target).startswith("conv") else -1) if known else None
+    if bias is not None and not is_attribute(bias):
+        return None
+    view = convolution(node)
+    return -1 if view is None else -1 - len(view.stride)
 
 
-def _mean(value: Tensor, axis: int) -> Tensor:
-    return value.movedim(axis, 0).flatten(1).mean(1)
+def _means(value: Tensor, axis: int) -> Tensor:
+    """Channel means of each sample, [samples, channels]."""
+    if value.dim() < 2 or axis % value.dim() == 0:
+        return value.movedim(axis, 0).flatten(1).mean(1)[None]
+    return value.movedim(axis, 1).flatten(2).mean(2) if value.dim() > 2 else value
+
+
+def certain_mean(differences: Tensor) -> Tensor:
+    """The mean over samples, times the share of its square that is not chance.
+
+    >>> certain_mean(torch.tensor([[1.0, 5.0], [1.0, -4.0]])).tolist()
+    [1.0, 0.006...]
+    """
+    mean, count = differences.mean(0), differences.shape[0]
+    if count == 1:
+        return mean
+    chance = differences.var(0) / count
+    return mean * (mean**2 / (mean**2 + chance).clamp(min=torch.finfo(mean.dtype).tiny))
 
 
 def _along(shift: Tensor, value: Tensor, axis: int) -> Tensor:
@@ -171,6 +220,7 @@ def _shift(root: GraphModule, node: Node, shift: Tensor) -> None:
     bias = named_arguments(node)["bias"]
     before = tensor_at(root, bias).detach() if isinstance(bias, Node) else torch.zeros_like(shift)
     path = str(bias.target) if isinstance(bias, Node) else f"{node.name}_bias"
+    node.meta[UNCORRECTED] = str(bias.target) if isinstance(bias, Node) else None
     path = add_parameter(root, path, before + shift.to(before.dtype))
     with root.graph.inserting_before(node):
         new = read_attribute(root.graph, root, path)

@@ -3,7 +3,14 @@
     calibrate(prepared, loader, transform=lambda batch: batch[0])
 
 Any iterable of inputs will do: tensors, tuples of inputs, dicts by parameter name, DataLoader
-batches. Nothing of a batch is kept, and its size need not be the example's (see `batches`).
+batches. It is read once; batches need not be of the example's size (see `batches`).
+
+1. The first samples show how wide each channel is, and channels are equalized (`equalization`).
+2. All data pass the observers; a few samples are kept (`reservoir`).
+3. The samples kept show how far quantization shifts each channel, and biases take it back
+   (`bias_correction`).
+
+`QuantConfig(equalize=False, correct_bias=False)` leaves 1 and 3 out.
 """
 
 from __future__ import annotations
@@ -11,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -19,7 +26,11 @@ from torch.fx import GraphModule
 
 from fxquant.errors import CalibrationError
 from fxquant.ir.state import state_of
-from fxquant.quant.batches import BatchRunner
+from fxquant.quant.batches import BatchRunner, Call
+from fxquant.quant.bias_correction import correct_bias_on, restore_bias
+from fxquant.quant.config import QuantConfig
+from fxquant.quant.equalization.equalize import equalize_channels
+from fxquant.quant.reservoir import SAMPLES, Reservoir
 from fxquant.quant.settle import check_observers, fake_quantizes, flags, settle
 
 Transform = Callable[[Any], Any]
@@ -53,22 +64,79 @@ def calibrate(
         raise CalibrationError(
             "the graph has no observers", fix="calibrate what prepare(model, …) returned"
         )
-    runner = BatchRunner(prepared)
-    count = 0
+    config = state_of(prepared).config
+    config = config if isinstance(config, QuantConfig) else QuantConfig()
+    restore_bias(prepared)
+    batches: Iterator[Any] = islice(data if transform is None else map(transform, data), limit)
     with _observing(prepared), _bar(progress, data, limit) as advance:
-        for batch in islice(data, limit):
-            runner.run(batch if transform is None else transform(batch), count)
-            _check_finite(prepared)
-            count += 1
-            advance()
+        if config.equalize and not _any_seen(prepared):
+            batches = _equalized(prepared, batches)
+        kept = _observe(prepared, batches, config.correct_bias, advance)
+    settle(prepared)
+    for _, module in fake_quantizes(prepared):
+        module.switch(observing=False, quantizing=True)
+    if kept is not None:
+        correct_bias_on(prepared, kept)
+    return prepared
+
+
+def _any_seen(prepared: GraphModule) -> bool:
+    """Whether ranges are known already; equalizing would make them wrong."""
+    return any(module.observer.seen for _, module in fake_quantizes(prepared))
+
+
+def _equalized(prepared: GraphModule, batches: Iterator[Any]) -> Iterator[Any]:
+    """Equalize channels on the first samples; returns all batches, those included."""
+    runner = BatchRunner(prepared)
+    first: list[Any] = []
+    calls: list[Call] = []
+    samples = 0
+    for number, batch in enumerate(batches):
+        found = list(runner.calls(batch, number))
+        first.append(batch)
+        calls += found
+        samples += sum(len(list(runner.samples(inputs))) for _, inputs in found)
+        if samples >= SAMPLES:
+            break
+    with _off(prepared):
+        equalize_channels(prepared, calls)
+    prepared.recompile()
+    return chain(first, batches)
+
+
+def _observe(
+    prepared: GraphModule, batches: Iterator[Any], keep: bool, advance: Callable[[], None]
+) -> list[Call] | None:
+    """Let all batches pass the observers; returns calls of some samples, if they are wanted."""
+    runner = BatchRunner(prepared)
+    reservoir = Reservoir(runner) if keep else None
+    count = 0
+    for batch in batches:
+        for graph, inputs in runner.calls(batch, count):
+            graph(*inputs)
+            if reservoir is not None:
+                reservoir.offer(inputs)
+        _check_finite(prepared)
+        count += 1
+        advance()
     if count == 0:
         raise CalibrationError(
             "there are no calibration data", fix="give an iterable with at least one batch"
         )
-    settle(prepared)
-    for _, module in fake_quantizes(prepared):
-        module.switch(observing=False, quantizing=True)
-    return prepared
+    return None if reservoir is None else list(reservoir.calls())
+
+
+@contextlib.contextmanager
+def _off(prepared: GraphModule) -> Iterator[None]:
+    """No observer sees what passes inside."""
+    modules = {module: module.observing for _, module in fake_quantizes(prepared)}
+    for module in modules:
+        module.observing = False
+    try:
+        yield
+    finally:
+        for module, observing in modules.items():
+            module.observing = observing
 
 
 @contextlib.contextmanager

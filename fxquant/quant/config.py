@@ -126,6 +126,8 @@ class QuantConfig:
         activations: spec of activations where it differs from the precision's own.
         weights: spec of weights where it differs from the precision's own.
         per_channel: give weights one scale per output channel, where the target can.
+        equalize: let channels of one value have like ranges (see `quant.equalization`).
+        correct_bias: take the mean error of quantization out of biases (see `bias_correction`).
         outputs: observer of values that the graph returns; the extremes of logits matter.
         rules: exceptions, the most specific wins.
         keep_float: operators, node names or module paths (globs) that stay in float.
@@ -135,6 +137,8 @@ class QuantConfig:
     activations: QuantSpec | None = None
     weights: QuantSpec | None = None
     per_channel: bool = True
+    equalize: bool = True
+    correct_bias: bool = True
     outputs: str | None = "minmax"
     rules: tuple[Rule, ...] = ()
     keep_float: tuple[str, ...] = ()

@@ -8,14 +8,20 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from fxquant.errors import CalibrationError
+from fxquant.ir.edit import tensor_at
 from fxquant.ir.validity import check_graph
-from fxquant.quant.bias_correction import correct_bias
+from fxquant.quant.bias_correction import (
+    certain_mean,
+    channel_axis,
+    correct_bias,
+    restore_bias,
+)
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
 from tests.passes.core_graphs import Builder, pooled_convolution
 from tests.passes.quantized_graphs import prepared
 
-COARSE = QuantConfig(precision="int8w4")
+COARSE = QuantConfig(precision="int8w4", equalize=False, correct_bias=False)
 """Four-bit weights, whose errors are large enough to see."""
 
 
@@ -77,3 +83,46 @@ def test_it_needs_a_calibrated_graph_and_data() -> None:
         correct_bias(prepared(net(True)), images(1))
     with pytest.raises(CalibrationError, match="no data"):
         correct_bias(calibrate(prepared(net(True)), images(1)), [])
+
+
+def biases(graph_module: GraphModule) -> list[Tensor]:
+    nodes = [n for n in graph_module.graph.nodes if channel_axis(n) is not None]
+    return [tensor_at(graph_module, node.args[2]) for node in nodes]
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_second_correction_replaces_the_first(with_bias: bool) -> None:
+    graph_module = calibrate(prepared(net(with_bias)), images(4))
+    once = [bias.clone() for bias in biases(correct_bias(graph_module, images(4)))]
+    twice = biases(correct_bias(graph_module, images(4)))
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+    restore_bias(graph_module)
+    check_graph(graph_module)
+    layers = [n for n in graph_module.graph.nodes if channel_axis(n) is not None]
+    assert [len(n.args) > 2 and n.args[2] is not None for n in layers] == [with_bias, False]
+
+
+def test_what_differs_from_sample_to_sample_is_not_corrected() -> None:
+    steady, mixed = torch.ones(8) + 0.01 * torch.randn(8), torch.tensor([1.0, -1.1] * 4)
+    found = certain_mean(torch.stack([steady, mixed], 1))
+    assert torch.allclose(found[0], steady.mean(), rtol=1e-3)
+    assert found[1].abs() < 0.05 * mixed.mean().abs()
+    assert torch.equal(certain_mean(steady[None]), steady)
+
+
+def test_calls_of_several_batch_sizes() -> None:
+    graph_module = calibrate(prepared(net(True)), images(4))
+    together = torch.cat(images(4))
+    even = [bias.clone() for bias in biases(correct_bias(graph_module, together.split(4)))]
+    uneven = biases(correct_bias(graph_module, together.split(5)))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(even, uneven, strict=True))
+
+
+def test_an_unbatched_convolution() -> None:
+    torch.manual_seed(0)
+    b = Builder(w=torch.randn(6, 3, 3, 3))
+    x = b.input("x", torch.randn(3, 8, 8))
+    wanted = b.finish(b("conv2d", x, b.get("w")), config=COARSE)
+    data = list(torch.cat(images(2)))
+    graph_module = correct_bias(calibrate(prepared(wanted), data), data)
+    assert [bias.shape for bias in biases(graph_module)] == [(6,)]

@@ -10,11 +10,14 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from fxquant.errors import CalibrationError, InputError
+from fxquant.ir.edit import tensor_at
 from fxquant.ir.state import state_of
 from fxquant.quant.calibration import calibrate
+from fxquant.quant.config import QuantConfig
 from fxquant.quant.settle import fake_quantizes
 from fxquant.tracing import trace
 from tests.passes.core_graphs import TABLE, Builder, pooled_convolution
@@ -170,3 +173,53 @@ def test_the_user_s_own_call_with_keywords_and_other_batch_sizes() -> None:
     result = graph_module(**example)["sum"]
     expected = torch.relu(example["a"]) + example["options"]["b"]  # type: ignore[arg-type, index]
     assert (result - expected).abs().max() < 0.5
+
+
+def constants(graph_module: GraphModule) -> list[Tensor]:
+    nodes = [n for n in graph_module.graph.nodes if n.op == "get_attr" and n.users]
+    return [tensor_at(graph_module, node) for node in nodes]
+
+
+@pytest.mark.parametrize("equalize", [True, False])
+@pytest.mark.parametrize("correct_bias", [True, False])
+def test_corrections_can_be_left_out(equalize: bool, correct_bias: bool) -> None:
+    config = QuantConfig(equalize=equalize, correct_bias=correct_bias)
+    graph_module = two_layers(config)
+    before = constants(graph_module)
+    changed = {
+        (old.dim(), not torch.equal(old, new))
+        for old, new in zip(before, constants(calibrate(graph_module, images(4))), strict=True)
+    }
+    assert (4, equalize) in changed and (1, equalize or correct_bias) in changed
+
+
+def two_layers(config: QuantConfig) -> GraphModule:
+    torch.manual_seed(0)
+    wide = torch.logspace(-2, 0, 8)
+    b = Builder(
+        w=torch.randn(8, 3, 3, 3) * wide.view(-1, 1, 1, 1),
+        b=torch.randn(8) * wide,
+        v=torch.randn(4, 8, 1, 1) / wide.view(1, -1, 1, 1),
+        c=torch.randn(4),
+    )
+    x = b.input("x", torch.randn(SHAPE))
+    hidden = b("relu", b("conv2d", x, b.get("w"), b.get("b")))
+    return prepared(b.finish(b("conv2d", hidden, b.get("v"), b.get("c")), config=config))
+
+
+def test_a_stream_that_can_be_read_once_gives_the_same() -> None:
+    data = images(40)
+    stream, listed = (two_layers(QuantConfig()) for _ in range(2))
+    calibrate(stream, iter(data))
+    calibrate(listed, data)
+    pairs = zip(constants(stream), constants(listed), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_calibrating_again_corrects_anew() -> None:
+    data = images(10)
+    graph_module = calibrate(two_layers(QuantConfig()), data)
+    once = [bias.clone() for bias in constants(graph_module)]
+    calibrate(graph_module, data)
+    pairs = zip(once, constants(graph_module), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in pairs)

@@ -28,9 +28,9 @@ from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
 PASSING = frozenset(
-    """relu leaky_relu max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d
-    adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d neg abs clone
-    contiguous alias""".split()
+    {"relu", "leaky_relu", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"}
+    | {"adaptive_avg_pool1d", "adaptive_avg_pool2d"}
+    | {"upsample_nearest2d", "upsample_bilinear2d", "neg", "abs", "clone", "contiguous", "alias"}
 )
 """Operators of one value that multiply through, channel by channel."""
 
@@ -124,9 +124,11 @@ class _Follower:
     def _of(self, value: object) -> Channels | None:
         return self.tied.values.get(value) if isinstance(value, Node) else None
 
-    def _freeze(self, node: Node) -> None:
+    def _freeze(self, node: Node) -> Channels | None:
+        """No factor may pass here: all channels that a node reads keep theirs at 1."""
         found = (self._of(source) for source in node.all_input_nodes)
         self.stopped += [channels.ids for channels in found if channels is not None]
+        return None
 
     def _fresh(self, axis: int, count: int) -> Channels:
         self.count += count
@@ -177,7 +179,7 @@ class _Follower:
         return found
 
     def _tie(self, node: Node) -> Channels | None:
-        sources = [value for value in node.args[:2]]
+        sources = list(node.args[:2])
         found = [self._of(value) for value in sources]
         shape = node.meta["val"].shape
         first, second = found[0], found[1]
@@ -188,15 +190,15 @@ class _Follower:
         return first
 
     def _gate(self, node: Node) -> Channels | None:
-        """A product: the factor of one side passes, the other side must have none."""
-        found = [(value, self._of(value)) for value in node.args[:2]]
-        carrying = [(value, channels) for value, channels in found if channels is not None]
-        if len(carrying) != 1:
+        """A product: the factor of one whole side passes, the other side must have none."""
+        shape = node.meta["val"].shape
+        sides = [value for value in node.args[:2] if isinstance(value, Node)]
+        whole = [value for value in sides if self._of(value) and value.meta["val"].shape == shape]
+        if len(whole) != 1 or sides.count(whole[0]) > 1:
             return self._freeze(node)
-        value, channels = carrying[0]
-        assert isinstance(value, Node)
-        same = value.meta["val"].shape == node.meta["val"].shape
-        return channels if same else self._freeze(node)
+        others = (self._of(value) for value in sides if value is not whole[0])
+        self.stopped += [channels.ids for channels in others if channels is not None]
+        return self._of(whole[0])
 
     def _join(self, node: Node) -> Channels | None:
         named = named_arguments(node)

@@ -7,8 +7,9 @@
 In floating point the model stays the same up to rounding: relu and the other operators between let
 positive factors pass (`channels`). In integers a value has one scale for all channels; channels
 whose ranges differ less lose less. Weights with a scale per row take their factors for nothing, and
-a depthwise convolution takes both for nothing. Where a clamp other than relu stands between (relu6),
-channels are only widened, and only so far that what stays below the bound on the samples still does.
+a depthwise convolution takes both for nothing. Where a clamp other than relu stands between
+(relu6), channels are only widened, and only so far that what stays below the bound on the samples
+still does.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from torch.fx import GraphModule, Node
 
 from fxquant.ir.edit import get_attribute, tensor_at
 from fxquant.ir.views import Convolution, Layer, layer
+from fxquant.quant.batches import Call
 from fxquant.quant.equalization.channels import Channels, Clamp, Tied, constant_of, tied_channels
 from fxquant.quant.equalization.factors import Component, Reader, Stored, chosen
-from fxquant.quant.equalization.statistics import Call, Statistics, collect
+from fxquant.quant.equalization.statistics import Statistics, collect
 from fxquant.quant.fake_quantize import FakeQuantize
 
-MARGIN = 1.25
+MARGIN = 2.0
 """How far below a clamp's bound the largest sample stays after widening."""
 
 Found = dict[Node, Statistics]
@@ -129,9 +131,10 @@ def _stored(tied: Tied, node: Node, statistics: Statistics) -> Stored:
 
 
 def _reader(root: GraphModule, node: Node, number: Tensor, found: Statistics, noise: int) -> Reader:
-    weight = _by_group(_weight(root, node).double(), node)
+    weight = _by_group(_weight(root, node), node)
     taps = weight.shape[3]
     squares, largest = weight.square().sum(3), weight.abs().amax(3)
+    squares, largest = squares.cpu().double(), largest.cpu().double()
     return Reader(number, found.power, squares, largest, taps, noise)
 
 
@@ -152,17 +155,20 @@ def _rewrite(root: GraphModule, tied: Tied, factors: Tensor) -> None:
     """Multiply rows and biases where factors begin, and divide columns where they end."""
     for node in {**tied.begins, **tied.ends}:
         begun, ended = (_of(tied, side.get(node), factors) for side in (tied.begins, tied.ends))
-        view, weight = _layer(node), _weight(root, node).double()
+        if begun is None and ended is None:
+            continue
+        view, weight = _layer(node), _weight(root, node)
         if begun is not None:
-            weight = weight * begun.view(-1, *[1] * (weight.dim() - 1))
+            weight = weight * begun.view(-1, *[1] * (weight.dim() - 1)).to(weight)
             if view.bias is not None:
-                _replace(root, view.bias, tensor_at(root, view.bias).detach().double() * begun)
+                bias = tensor_at(root, view.bias).detach()
+                _replace(root, view.bias, bias * begun.to(bias))
         if ended is not None:
             parts = _by_group(weight, node)
-            weight = (parts / ended.view(parts.shape[0], 1, -1, 1)).view_as(weight)
+            weight = (parts / ended.view(parts.shape[0], 1, -1, 1).to(weight)).view_as(weight)
         read = constant_of(view.weight)
-        if read is not None and (begun is not None or ended is not None):
-            _replace(root, read, weight)
+        assert read is not None
+        _replace(root, read, weight)
 
 
 def _of(tied: Tied, channels: Channels | None, factors: Tensor) -> Tensor | None:
@@ -175,7 +181,6 @@ def _replace(root: GraphModule, read: Node, tensor: Tensor) -> None:
     owner_path, _, name = str(read.target).rpartition(".")
     owner = get_attribute(root, owner_path) if owner_path else root
     before = getattr(owner, name)
-    tensor = tensor.to(before.dtype)
     trained = isinstance(before, nn.Parameter)
     setattr(owner, name, nn.Parameter(tensor, before.requires_grad) if trained else tensor)
     read.meta["val"] = tensor

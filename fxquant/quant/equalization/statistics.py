@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-Call = tuple[GraphModule, tuple[Tensor, ...]]
-"""A graph, and tensors for its placeholders."""
+from fxquant.quant.batches import Call
 
 
 @dataclass
