@@ -25,6 +25,9 @@ from fxquant.tracing.structure import match
 SIZED = {"reshape": 1, "view": 1, "_unsafe_view": 1, "expand": 1}
 """Operators with a list of sizes, and which argument that is."""
 
+WRITERS = ("scatter", "index_put")
+"""Endings of operators that write one value into another; nothing tells whether sizes fit there."""
+
 FIX = "pass transform= that makes the model's inputs from a batch, e.g. drops labels"
 
 
@@ -173,6 +176,8 @@ def _only_grows(graph_module: GraphModule, ratio: Fraction) -> bool:
     inputs = [
         _grown(n.meta["val"], ratio) for n in graph_module.graph.nodes if n.op == "placeholder"
     ]
+    if any(packet_name(n.target).endswith(WRITERS) for n in graph_module.graph.nodes):
+        return False
     shapes = _Shapes(graph_module)
     try:
         shapes.run(*inputs)

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+import fxquant
 from fxquant.errors import InputError
 from fxquant.quant.batches import BatchRunner, rebatched
 from tests.passes.core_graphs import Builder, pooled_convolution
@@ -93,3 +94,15 @@ def test_inputs_must_agree_in_size() -> None:
     runner = BatchRunner(b.finish(b("add.Tensor", x, y)))
     with pytest.raises(InputError, match="the inputs differ in batch size"):
         runner.run((torch.randn(2, 3), torch.randn(3, 3)), 0)
+
+
+def test_a_graph_that_writes_a_constant_is_run_in_slices() -> None:
+    class Zeroed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            y[:, 1:3] = torch.zeros(1, 2, 4)
+            return y
+
+    prepared = fxquant.prepare(Zeroed(), (torch.randn(1, 4, 4),))
+    fxquant.calibrate(prepared, [torch.randn(3, 4, 4)], progress=False)
+    assert fxquant.convert(prepared)(torch.ones(1, 4, 4)).shape == (1, 4, 4)

@@ -68,7 +68,9 @@ def quantized_core(
     """The int8 core graph, calibrated on the samples."""
     graph_module = trace(module_of(model), inputs)
     state = state_of(graph_module)
-    state.target, state.constraints, state.config = "tflite", TABLE, QuantConfig()
+    # What calibration corrects is tested elsewhere; here the weights stay what the model has.
+    config = QuantConfig(equalize=False, correct_bias=False)
+    state.target, state.constraints, state.config = "tflite", TABLE, config
     prepared = Pipeline.default("ptq")(graph_module)
     calibrate(prepared, list(samples) or [inputs], progress=False)
     return Pipeline.default("freeze")(prepared)
