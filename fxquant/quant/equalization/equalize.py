@@ -127,7 +127,7 @@ def _together(tied: Tied, stored: list[Node]) -> Iterator[tuple[Tensor, list[Nod
 
 
 def _stored(tied: Tied, node: Node, statistics: Statistics) -> Stored:
-    return Stored(tied.of(tied.values[node]), *statistics.usual)
+    return Stored(tied.of(tied.values[node]), *statistics.reach)
 
 
 def _reader(root: GraphModule, node: Node, number: Tensor, found: Statistics, noise: int) -> Reader:

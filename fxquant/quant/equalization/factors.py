@@ -25,7 +25,7 @@ STEPS = 255
 
 
 class Stored(NamedTuple):
-    """A value stored in integers: its channels' factor numbers and usual ranges."""
+    """A value stored in integers: its channels' factor numbers and ranges."""
 
     factor: Tensor
     low: Tensor

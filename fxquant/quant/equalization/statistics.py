@@ -20,15 +20,13 @@ class Statistics:
     Attributes:
         axis: where the channels are.
         low, high: the extremes.
-        lows, highs, powers: sums over samples of a sample's extremes and mean square.
+        powers: the sum over samples of a sample's mean square.
         samples: how many there were.
     """
 
     axis: int
     low: Tensor = field(default_factory=lambda: torch.tensor(torch.inf).double())
     high: Tensor = field(default_factory=lambda: torch.tensor(-torch.inf).double())
-    lows: Tensor = field(default_factory=lambda: torch.tensor(0.0).double())
-    highs: Tensor = field(default_factory=lambda: torch.tensor(0.0).double())
     powers: Tensor = field(default_factory=lambda: torch.tensor(0.0).double())
     samples: int = 0
 
@@ -39,15 +37,13 @@ class Statistics:
         low, high = (part.cpu().double() for part in torch.aminmax(rows, dim=2))
         self.low = torch.minimum(self.low, low.amin(0))
         self.high = torch.maximum(self.high, high.amax(0))
-        self.lows, self.highs = self.lows + low.sum(0), self.highs + high.sum(0)
         self.powers = self.powers + rows.square().mean(2).sum(0).cpu().double()
         self.samples += batch.shape[0]
 
     @property
-    def usual(self) -> tuple[Tensor, Tensor]:
-        """The extremes of a usual sample, 0 included."""
-        lows, highs = self.lows / self.samples, self.highs / self.samples
-        return lows.clamp(max=0.0), highs.clamp(min=0.0)
+    def reach(self) -> tuple[Tensor, Tensor]:
+        """The extremes, 0 included."""
+        return self.low.clamp(max=0.0), self.high.clamp(min=0.0)
 
     @property
     def power(self) -> Tensor:
