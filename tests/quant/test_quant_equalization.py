@@ -17,7 +17,7 @@ from fxquant.quant.batches import BatchRunner, Call
 from fxquant.quant.config import QuantConfig
 from fxquant.quant.equalization.channels import tied_channels
 from fxquant.quant.equalization.equalize import MARGIN, equalize_channels
-from fxquant.quant.equalization.factors import MOST, Component, Reader, Stored, chosen, noise
+from fxquant.quant.equalization.factors import MOST
 
 EXAMPLE = (torch.zeros(1, 3, 12, 12),)
 
@@ -123,7 +123,7 @@ def run(program: nn.Module, batch: Tensor) -> Tensor:
     return torch.cat([program(x) for x in batch.split(1)])
 
 
-def relative_noise(model: nn.Module, config: QuantConfig) -> float:
+def noise(model: nn.Module, config: QuantConfig) -> float:
     prepared = fq.prepare(model, EXAMPLE, config)
     fq.calibrate(prepared, images(16).split(4), progress=False)
     wanted, found = run(model, images(16)), run(prepared, images(16))
@@ -144,7 +144,7 @@ def test_the_float_model_stays(name: str) -> None:
 def test_the_quantized_model_gets_better(name: str) -> None:
     off = QuantConfig(equalize=False, correct_bias=False)
     on = QuantConfig(correct_bias=False)
-    assert relative_noise(net(name), on) < 0.7 * relative_noise(net(name), off)
+    assert noise(net(name), on) < 0.7 * noise(net(name), off)
 
 
 STOPS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -240,41 +240,3 @@ def test_a_concatenation_joins_channel_by_channel() -> None:
     ends = {node.name: tied.of(channels).tolist() for node, channels in tied.ends.items()}
     begins = {node.name: tied.of(channels).tolist() for node, channels in tied.begins.items()}
     assert ends["head"] == begins["stem"] + begins["side"]
-
-
-def component(only_widens: bool = False) -> Component:
-    """Two values with four channels that are wide in different ones, each read by a layer."""
-    generator = torch.Generator().manual_seed(0)
-    number = torch.arange(4)
-    wide = torch.tensor([[8.0, 1.0, 1.0, 1.0], [1.0, 1.0, 6.0, 1.0]]).double()
-    squares = torch.rand(1, 300, 4, generator=generator).double()
-    readers = [
-        Reader(number, w**2 / 9, squares, squares.sqrt(), 1, n + 1) for n, w in enumerate(wide)
-    ]
-    stored = [Stored(number, -w, w) for w in wide]
-    return Component(number, torch.full((4,), torch.inf).double(), only_widens, stored, readers)
-
-
-@pytest.mark.parametrize("only_widens", [True, False])
-def test_values_that_share_factors_find_a_compromise(only_widens: bool) -> None:
-    given = component(only_widens)
-    best = chosen(given)
-    assert best is not None
-    assert best[0] < best[1] and best[2] < best[3]
-    assert float(best.min()) >= (1 if only_widens else 1 / MOST)
-    assert noise(given, best) < 0.6 * noise(given, torch.ones(4).double())
-
-
-def test_bounds_are_kept() -> None:
-    given = component()
-    given.most[1], given.most[3] = 1.5, 1.0
-    best = chosen(given)
-    assert best is not None and (best <= given.most).all()
-
-
-def test_values_that_are_always_0_are_left() -> None:
-    zero = torch.zeros(4).double()
-    given = component()
-    given.stored = [Stored(value.factor, zero, zero) for value in given.stored]
-    given.readers = [reader._replace(power=zero) for reader in given.readers]
-    assert chosen(given) is None

@@ -99,7 +99,7 @@ def _components(
     """The sets of values that share factors, each with the layers that read them."""
     order = {node: place for place, node in enumerate(root.graph.nodes)}
     for numbers, values in _together(tied, stored):
-        component = Component(numbers, most, bool(most[numbers].isfinite().any()))
+        component = Component(numbers, most)
         component.stored = [_stored(tied, node, found[node]) for node in values]
         for node, channels in tied.ends.items():
             number = tied.of(channels)
