@@ -52,7 +52,8 @@ def read(name):
     """A tensor of the graph: FILES says in which file and under which key."""
     file, key = FILES[name]
     with safe_open(str(HERE / file), framework="pt") as weights:
-        return weights.get_tensor(key)
+        # A copy: memory of a file is not aligned, and kernels then sum in another order.
+        return weights.get_tensor(key).clone()
 
 
 def place(root, path, value):

@@ -119,6 +119,11 @@ def write_reproducer(
     (folder / "failure.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
+def _aligned(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, copied: kernels sum unaligned memory in another order."""
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}
+
+
 def read_reproducer(folder: Path) -> Reproducer:
     """Load a folder.
 
@@ -132,8 +137,8 @@ def read_reproducer(folder: Path) -> Reproducer:
     for name in content["modules"]:
         _import(name)
     with (folder / "graph.pickle").open("rb") as file:
-        graph_module = _Unpickler(file, load_file(folder / "weights.safetensors")).load()
-    probe = load_file(folder / "probe.safetensors")
+        graph_module = _Unpickler(file, _aligned(folder / "weights.safetensors")).load()
+    probe = _aligned(folder / "probe.safetensors")
     return Reproducer(
         pipeline=(folder / "pipeline.txt").read_text().strip(),
         graph_module=graph_module,
