@@ -34,7 +34,8 @@ from fxquant.passes.instruments import Instrument, explain_node, instruments
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
 from fxquant.quant.calibration import calibrate
-from fxquant.quant.config import QuantConfig
+from fxquant.quant.config import QuantConfig, Rule
+from fxquant.quant.spec import QuantSpec
 from fxquant.tracing import trace
 
 __version__ = "0.1.0.dev0"
@@ -50,6 +51,8 @@ __all__ = [
     "PassResult",
     "Pipeline",
     "QuantConfig",
+    "QuantSpec",
+    "Rule",
     "any_bool",
     "any_float",
     "any_int",
