@@ -4,14 +4,14 @@
     %relu = relu(%conv)               ->  %relu = relu(%conv)          !int8
     %erf = erf(%relu)                 ->  %erf = erf(%relu)            !float32: tflite has no …
 
-The user's rules (`QuantConfig`) ask, the target's constraint table answers. Operators that only
-move values have no wish of their own: they follow what they move, so that no island of integers
-stands between two float operators. Nothing is computed differently yet.
+The user's rules (`QuantConfig`) ask, the target's constraint table answers. Operators that could
+compute in either stand where the fewest bytes are converted (`free_precision`, `borders`), so that
+no island of integers is left between two float operators. Nothing is computed differently yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -22,23 +22,21 @@ from fxquant.ir.edit import is_attribute
 from fxquant.ir.source import source_text
 from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
+from fxquant.passes.free_precision import MOVES_FLOAT, FreePrecision
 from fxquant.passes.fusion.group import FusedGroup, group_of
 from fxquant.passes.registry import register_pass
+from fxquant.passes.unmet_rules import check_rules_are_met
 from fxquant.quant.config import Choice, QuantConfig
 from fxquant.quant.constraints import (
     Annotation,
     ConstraintTable,
     Row,
-    clamp_bounds,
     is_float,
-    is_getitem,
     operands_of,
     operator_name,
 )
 from fxquant.quant.spec import FLOAT32
 from fxquant.report import StayedFloat
-
-MOVES_FLOAT = "moves float values"
 
 
 @register_pass
@@ -77,7 +75,7 @@ class Annotate(Pass):
 
 
 class _Decisions:
-    """The decisions for one graph: operators that compute, then those that move, then chains."""
+    """The decisions for one graph: operators alone, then borders, then chains."""
 
     def __init__(self, root: GraphModule, table: ConstraintTable, config: QuantConfig) -> None:
         self.root, self.table = root, table
@@ -85,21 +83,17 @@ class _Decisions:
         self.found: dict[Node, Annotation] = {}
 
     def all(self) -> dict[Node, Annotation]:
-        waiting: list[Node] = []
-        for node, choice in self.choices.items():
-            if not (is_float(node) or operands_of(node)):
-                continue
-            annotation = self._alone(node, choice)
-            follows = annotation.quantized and _follows(annotation.row)
-            if follows:
-                waiting.append(node)
-            else:
-                self.found[node] = annotation
-        self._follow_producers()
-        self._settle(waiting)
+        asked = {
+            node: self._alone(node, choice)
+            for node, choice in self.choices.items()
+            if is_float(node) or operands_of(node)
+        }
+        check_rules_are_met(self.root, self.choices, asked)
+        free = FreePrecision(self.root, self.table, self.choices, self._alone)
+        self.found = free.placed(asked)
         self._fuse()
         self._group()
-        return {node: self.found[node] for node in self.choices if node in self.found}
+        return self.found
 
     def _alone(self, node: Node, choice: Choice) -> Annotation:
         """What rules and target say of a node, whatever stands around it."""
@@ -116,47 +110,6 @@ class _Decisions:
         if problem is not None:
             return Annotation(FLOAT32, problem)
         return Annotation(choice.precision, choice.rule, row)
-
-    def _follow_producers(self) -> None:
-        """A clamp that would end a float operator stays with it."""
-        for node, annotation in self.found.items():
-            if not annotation.quantized or clamp_bounds(node) is None:
-                continue
-            producer = operands_of(node)[0].node
-            before = self.found.get(producer)
-            if before is not None and not before.quantized and list(producer.users) == [node]:
-                self.found[node] = Annotation(FLOAT32, f"%{producer.name} before it is float")
-
-    def _settle(self, waiting: list[Node]) -> None:
-        """Let movers follow what they move, until nothing changes."""
-        changed = True
-        while changed:
-            changed = False
-            for node in (*waiting, *reversed(waiting)):
-                if node not in self.found and self._drawn(node):
-                    self.found[node] = self._moving(node)
-                    changed = True
-        for node in waiting:
-            if node not in self.found:
-                self.found[node] = Annotation(FLOAT32, MOVES_FLOAT)
-
-    def _moving(self, node: Node) -> Annotation:
-        annotation = self._alone(node, self.choices[node])
-        sources = (self.found.get(operand.node) for operand in operands_of(node))
-        first = next((s for s in sources if s is not None and s.quantized), None)
-        precision = annotation.precision if first is None else first.precision
-        return replace(annotation, precision=precision)
-
-    def _drawn(self, node: Node) -> bool:
-        """Whether a mover belongs to a quantized region: by a source, or by all of its users."""
-        if any(self._quantized(operand.node) for operand in operands_of(node)):
-            return True
-        users = list(_readers(node))
-        return not is_getitem(node) and bool(users) and all(map(self._quantized, users))
-
-    def _quantized(self, node: Node) -> bool:
-        annotation = self.found.get(node)
-        return annotation is not None and annotation.quantized
 
     def _fuse(self) -> None:
         for node, annotation in self.found.items():
@@ -190,19 +143,6 @@ def _stayed(root: GraphModule, found: dict[Node, Annotation]) -> Iterator[Stayed
         if not annotation.quantized and annotation.reason != MOVES_FLOAT:
             source = source_text(node) or ""
             yield StayedFloat(node.name, operator_name(node, root), annotation.reason, source)
-
-
-def _follows(row: Row | None) -> bool:
-    return row is not None and (row.output.moves or row.output.kind == "plain")
-
-
-def _readers(node: Node) -> Iterable[Node]:
-    """The users of a value; for a value with several parts, the users of the parts."""
-    for user in node.users:
-        if is_getitem(user):
-            yield from _readers(user)
-        else:
-            yield user
 
 
 def _title(node: Node, root: GraphModule) -> str:

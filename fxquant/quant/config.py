@@ -27,6 +27,7 @@ from torch.fx import GraphModule, Node
 from fxquant.errors import ConfigError, Problem
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_of, source_text
+from fxquant.quant.close_names import close_names
 from fxquant.quant.constraints import operator_name
 from fxquant.quant.spec import Precision, QuantSpec, precision
 
@@ -111,10 +112,22 @@ def _in_module(node: Node, pattern: str) -> bool:
 
 
 class Choice(NamedTuple):
-    """A node's precision and the rule that chose it."""
+    """A node's precision and the rule that chose it.
+
+    Attributes:
+        precision: what the node is asked to compute in.
+        rule: the rule as text, `default` where there is none.
+        asked: the rule itself.
+    """
 
     precision: Precision
     rule: str
+    asked: Rule | None = None
+
+    @property
+    def names_node(self) -> bool:
+        """Whether the user chose for this very node."""
+        return self.asked is not None and self.asked.node is not None
 
 
 @dataclass(frozen=True)
@@ -166,18 +179,23 @@ class QuantConfig:
         nodes = [n for n in graph_module.graph.nodes if n.op in {"call_function", "call_module"}]
         rules = [*self.rules, *_float_rules(self.keep_float, nodes, graph_module)]
         matches = {node: [r for r in rules if r.matches(node, graph_module)] for node in nodes}
-        self._check(rules, matches)
+        self._check(rules, matches, graph_module)
         return {node: self._choice(found) for node, found in matches.items()}
 
     def _choice(self, matching: list[Rule]) -> Choice:
         if not matching:
             return Choice(self.resolved(self.precision), "default")
         best = max(matching, key=lambda rule: rule.rank)
-        return Choice(self.resolved(best.precision), str(best))
+        return Choice(self.resolved(best.precision), str(best), best)
 
-    def _check(self, rules: Iterable[Rule], matches: Mapping[Node, list[Rule]]) -> None:
+    def _check(
+        self, rules: Iterable[Rule], matches: Mapping[Node, list[Rule]], root: GraphModule
+    ) -> None:
         used = {id(rule) for found in matches.values() for rule in found}
-        problems = [Problem(f"rule {r}: matches no node") for r in rules if id(r) not in used]
+        idle = [rule for rule in rules if id(rule) not in used]
+        problems = [
+            Problem(f"rule {r}: matches no node", fix=close_names(r, matches, root)) for r in idle
+        ]
         for node, found in matches.items():
             top = [r for r in found if r.rank == max(r.rank for r in found)]
             if len({r.precision for r in top}) > 1:

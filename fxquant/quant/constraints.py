@@ -152,6 +152,8 @@ class ConstraintTable:
         rows: operator name -> row, or several of which the first that holds counts.
         clamps: (low, high) of the activations that a row with `fuses` takes in.
         groups: names of fusions whose operators the target computes as one.
+        free: operators without weights that are about as quick in float, so that they may stay
+            float between float operators (see `passes.borders`).
         largest_ratio: of input scale * weight scale to output scale; None: no limit.
     """
 
@@ -159,6 +161,7 @@ class ConstraintTable:
     rows: Mapping[str, Row | tuple[Row, ...]]
     clamps: tuple[tuple[float, float], ...] = ()
     groups: frozenset[str] = frozenset()
+    free: frozenset[str] = frozenset()
     largest_ratio: float | None = None
 
     def row_of(self, node: Node, root: GraphModule) -> Row | None:

@@ -12,6 +12,7 @@ from fxquant.errors import ConfigError, PipelineError
 from fxquant.ir.printer import format_graph
 from fxquant.ir.state import state_of
 from fxquant.passes.annotate import Annotate
+from fxquant.passes.borders import borders
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.config import QuantConfig, Rule
 from fxquant.quant.constraints import explain
@@ -80,7 +81,8 @@ def test_movers_between_floats_stay_float() -> None:
 
 def test_movers_follow_the_integers_before_them() -> None:
     b = Builder()
-    moved = b("reshape", b("relu", image(b)), [1, 48])
+    x = image(b)
+    moved = b("reshape", b("add.Tensor", x, x), [1, 48])
     assert decisions(b, b("exp", moved))["reshape"] == "int8 carried(self)"
 
 
@@ -101,7 +103,7 @@ def test_movers_with_a_float_user_are_not_drawn_in() -> None:
 def test_a_concatenation_is_drawn_by_one_quantized_input() -> None:
     b = Builder()
     x = image(b)
-    assert decisions(b, b("cat", [b("relu", x), b("exp", x)]))["cat"] == "int8 shared"
+    assert decisions(b, b("cat", [b("add.Tensor", x, x), b("exp", x)]))["cat"] == "int8 shared"
 
 
 def test_parts_follow_the_operator_that_makes_them() -> None:
@@ -144,6 +146,102 @@ def test_an_activation_stays_with_its_float_operator() -> None:
     assert found["relu"] == "float32: %conv2d before it is float"
 
 
+def test_a_clamp_between_floats_stays_float() -> None:
+    b = Builder()
+    found = decisions(b, b("exp", b("relu", b("exp", image(b)))))
+    assert found["relu"] == "float32: %exp before it is float"
+
+
+def test_a_clamp_ends_the_integers_before_it() -> None:
+    b = Builder()
+    x = image(b)
+    assert decisions(b, b("exp", b("relu", b("add.Tensor", x, x))))["relu"] == "int8"
+
+
+def test_the_border_stands_where_the_value_is_smallest() -> None:
+    b = Builder()
+    x = image(b)
+    pool = b("max_pool2d", b("add.Tensor", x, x), [2, 2])
+    found = decisions(b, b("exp", b("cat", [pool, pool])))
+    assert found["max_pool2d"] == "int8 carried(self)"
+    assert found["cat"] == "float32: moves float values"
+
+
+def test_free_operators_stay_float_between_floats() -> None:
+    b = Builder()
+    x = image(b)
+    between = b("exp", b("mul.Tensor", b("exp", x), b("exp", x)))
+    graph_module = b.finish(between)
+    state_of(graph_module).constraints = replace(TABLE, free=frozenset({"mul"}))
+    graph_module = annotated(graph_module)
+    assert explain(graph_module)["mul"].reason.startswith("between float operators")
+    assert borders(graph_module) == []
+    assert [row.node for row in state_of(graph_module).stayed_float] == [
+        "exp",
+        "exp_1",
+        "mul",
+        "exp_2",
+    ]
+
+
+def test_what_a_rule_asks_is_not_free() -> None:
+    b = Builder()
+    x = image(b)
+    config = QuantConfig(rules=(Rule("int8", op="mul"),))
+    graph_module = b.finish(b("exp", b("mul.Tensor", b("exp", x), x)), config=config)
+    state_of(graph_module).constraints = replace(TABLE, free=frozenset({"mul"}))
+    graph_module = annotated(graph_module)
+    assert str(explain(graph_module)["mul"]) == "int8"
+    assert [(b.value.name, b.source, b.target, b.size) for b in borders(graph_module)] == [
+        ("exp", "float32", "int8", 48 * 5),
+        ("mul", "int8", "float32", 48 * 5),
+    ]
+
+
+def test_movers_between_asked_integers_follow_where_float_is_the_default() -> None:
+    b = Builder()
+    x = image(b)
+    moved = b("relu", b("max_pool2d", b("add.Tensor", x, x), [1, 1]))
+    config = QuantConfig("float32", rules=(Rule("int8", op="add"),))
+    found = decisions(b, b("add.Tensor", moved, moved), config=config)
+    assert found["max_pool2d"] == "int8 carried(self)"
+    assert found["relu"] == "int8"
+
+
+def test_movers_take_the_precision_that_saves_most() -> None:
+    b = Builder()
+    x = image(b)
+    config = QuantConfig(rules=(Rule("int16x8", op="add"),))
+    wide = b("cat", [b("add.Tensor", x, x), b("mul.Tensor", x, x)])
+    graph_module = b.finish(b("add.Tensor", wide, wide), config=config)
+    rows = {**TABLE.rows, "cat": replace(TABLE.rows["cat"], dtypes=("int8", "int16"))}  # type: ignore[type-var]
+    state_of(graph_module).constraints = replace(TABLE, rows=rows)
+    assert str(explain(annotated(graph_module))["cat"]) == "int16x8 shared"
+
+
+def test_a_rule_that_is_met_nowhere_is_an_error() -> None:
+    b = Builder()
+    x = image(b)
+    rules = (Rule("int16x8", op="mul"), Rule("int8", node="exp*"), Rule("int16x8", op="add"))
+    with pytest.raises(ConfigError) as error:
+        decisions(
+            b, b("exp", b("mul.Tensor", b("add.Tensor", x, x), x)), config=QuantConfig(rules=rules)
+        )
+    text = str(error.value)
+    assert "rule op=mul -> int16x8: toy has no int16x8 kernel for aten.mul" in text
+    assert "%mul = mul(%add, %x) : f32[1,3,4,4]" in text
+    assert "rule node=exp* -> int8: EXP is too steep for 8 bits" in text
+    assert "op=add" not in text
+
+
+def test_a_rule_that_is_met_in_part_reports_the_rest() -> None:
+    b = Builder()
+    x = image(b)
+    config = QuantConfig(rules=(Rule("int16x8", node="*"),))
+    found = decisions(b, b("mul.Tensor", b("add.Tensor", x, x), x), config=config)
+    assert found == {"add": "int16x8", "mul": "float32: toy has no int16x8 kernel for aten.mul"}
+
+
 def test_integer_values_are_left_alone() -> None:
     b = Builder()
     x = b.input("i", torch.arange(6))
@@ -152,7 +250,8 @@ def test_integer_values_are_left_alone() -> None:
 
 def test_what_stayed_float_is_reported() -> None:
     b = Builder()
-    graph_module = annotated(b.finish(b("exp", b("relu", image(b)))))
+    x = image(b)
+    graph_module = annotated(b.finish(b("exp", b("add.Tensor", x, x))))
     (row,) = state_of(graph_module).stayed_float
     assert (row.node, row.operator, row.reason) == ("exp", "exp", "EXP is too steep for 8 bits")
 

@@ -42,10 +42,10 @@ def test_nothing_changes_numerically() -> None:
 def test_one_stub_per_value() -> None:
     b = Builder()
     x = b.input("x", torch.randn(1, 4))
-    relu = b("relu", x)
-    outside = (b("exp", relu), b("exp", relu))
-    graph_module = stubbed(b.finish(b("sigmoid", x), *outside, relu))
-    expected = [("quant", "x"), ("dequant", "relu"), ("dequant", "sigmoid")]
+    add = b("add.Tensor", x, x)
+    outside = (b("exp", add), b("exp", add))
+    graph_module = stubbed(b.finish(b("sigmoid", x), *outside, add))
+    expected = [("quant", "x"), ("dequant", "add"), ("dequant", "sigmoid")]
     assert sorted(stubs(graph_module)) == sorted(expected)
 
 
@@ -73,7 +73,7 @@ def test_an_input_passed_through_gets_none() -> None:
 def test_parts_get_stubs_and_their_tuple_none() -> None:
     b = Builder()
     x = b.input("x", torch.randn(1, 4))
-    parts = b("split.Tensor", b("relu", x), 2, 1)
+    parts = b("split.Tensor", b("add.Tensor", x, x), 2, 1)
     first, second = (b.call(operator.getitem, parts, i) for i in (0, 1))
     graph_module = stubbed(b.finish(b("exp", first), b("relu", second)))
     assert ("dequant", "getitem") in stubs(graph_module)

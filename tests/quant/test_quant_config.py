@@ -84,6 +84,20 @@ def test_rules_that_match_nothing_are_all_listed() -> None:
         assert text in str(error.value)
 
 
+def test_a_rule_that_matches_nothing_names_what_is_spelled_like_it() -> None:
+    rules = (Rule(node="conv_2"), Rule(module="feature.0"), Rule(op="rleu"), Rule(op="gelu_x"))
+    with pytest.raises(ConfigError) as error:
+        QuantConfig(rules=rules).choices(two_layers())
+    lines = str(error.value).splitlines()
+    assert "  rule node=conv_2 -> float32: matches no node" in lines
+    assert "    fix    did you mean node=conv_1 or node=conv?" in lines
+    assert (
+        "    fix    did you mean module=features.0 or module=features.1 or module=features?"
+        in lines
+    )
+    assert "    fix    did you mean op=relu?" in lines
+
+
 def test_equally_specific_rules_that_disagree_are_an_error() -> None:
     config = QuantConfig(rules=(Rule("int8", op="relu"), Rule("float32", op="relu")))
     with pytest.raises(ConfigError, match="equally specific, but disagree") as error:

@@ -109,4 +109,11 @@ MOVERS: Mapping[str, Row] = {
     **{name: _moves() for name in MOVING.split()},
 }
 
-TABLE = ConstraintTable("onnx", {**LAYERS, **COMPUTING, **MOVERS}, clamps=CLAMPS)
+TABLE = ConstraintTable(
+    "onnx",
+    {**LAYERS, **COMPUTING, **MOVERS},
+    clamps=CLAMPS,
+    free=frozenset(
+        ["add", "sub", "mul", "upsample_bilinear2d", "upsample_linear1d", *VALUES.split()]
+    ),
+)

@@ -190,9 +190,17 @@ MOVERS: Mapping[str, Row | tuple[Row, ...]] = {
     **{name: _moves() for name in MOVING.split()},
 }
 
+FREE = """
+abs add adaptive_avg_pool1d adaptive_avg_pool2d avg_pool1d avg_pool2d elu exp gelu hardsigmoid
+hardswish leaky_relu log_softmax maximum mean minimum mul neg sigmoid silu softmax sub tanh
+upsample_bilinear2d
+"""
+"""Operators without weights; in float they take about the time of their int8 kernels or less."""
+
 TABLE = ConstraintTable(
     "tflite",
     {**CONVOLUTIONS, **PRODUCTS, **ARITHMETIC, **ACTIVATIONS, **POOLS, **MOVERS},
     clamps=CLAMPS,
+    free=frozenset(FREE.split()),
     largest_ratio=128,  # XNNPACK refuses a model from 256 on
 )

@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fxquant.ir.maximum_flow import INFINITE, SINK, SOURCE, Network
+
 from .families import Proposal, proposals
 from .layouts import Layout
-from .maximum_flow import INFINITE, SINK, SOURCE, Network
 from .operators import Operator
 from .problem import End, Problem, Value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxquant.backends.tflite.layout.maximum_flow import SINK, SOURCE, Network
+from fxquant.ir.maximum_flow import SINK, SOURCE, Network
 
 Edges = list[tuple[int, int, int]]
 NODES = st.integers(0, 7)
