@@ -35,6 +35,7 @@ from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig, Rule
+from fxquant.quant.error_report.measure import error_report
 from fxquant.quant.spec import QuantSpec
 from fxquant.tracing import trace
 
@@ -63,6 +64,7 @@ __all__ = [
     "compile",
     "convert",
     "either",
+    "error_report",
     "explain",
     "explain_match",
     "explain_node",

@@ -16,8 +16,7 @@ batches. It is read once; batches need not be of the example's size (see `batche
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -30,6 +29,7 @@ from fxquant.quant.batches import BatchRunner, Call
 from fxquant.quant.bias_correction import correct_bias_on, restore_bias
 from fxquant.quant.config import QuantConfig
 from fxquant.quant.equalization.equalize import equalize_channels
+from fxquant.quant.progress import progress_bar
 from fxquant.quant.reservoir import SAMPLES, Reservoir
 from fxquant.quant.settle import check_observers, fake_quantizes, flags, settle
 
@@ -68,7 +68,7 @@ def calibrate(
     config = config if isinstance(config, QuantConfig) else QuantConfig()
     restore_bias(prepared)
     batches: Iterator[Any] = islice(data if transform is None else map(transform, data), limit)
-    with _observing(prepared), _bar(progress, data, limit) as advance:
+    with _observing(prepared), progress_bar("calibrating", progress, data, limit) as advance:
         if config.equalize and not _any_seen(prepared):
             batches = _equalized(prepared, batches)
         kept = _observe(prepared, batches, config.correct_bias, advance)
@@ -160,26 +160,3 @@ def _observing(prepared: GraphModule) -> Iterator[None]:
 def _check_finite(prepared: GraphModule) -> None:
     if int(flags(prepared)) >= 0:
         check_observers(prepared)
-
-
-@contextlib.contextmanager
-def _bar(progress: bool, data: Iterable[Any], limit: int | None) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal; elsewhere nothing."""
-    if not progress or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    length = len(data) if isinstance(data, Sized) else None
-    total = length if limit is None or length is None else min(limit, length)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("calibrating", total=total)
-        yield lambda: bar.advance(task)
