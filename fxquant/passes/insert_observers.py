@@ -26,7 +26,14 @@ from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.registry import register_pass
 from fxquant.quant.config import QuantConfig
-from fxquant.quant.constraints import Annotation, Role, annotation_of, is_float, roles
+from fxquant.quant.constraints import (
+    Annotation,
+    ConstraintTable,
+    Role,
+    annotation_of,
+    is_float,
+    roles,
+)
 from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.grouping import Group, Groups
 from fxquant.quant.spec import QuantSpec
@@ -54,6 +61,8 @@ class InsertObservers(Pass):
 class _Inserter:
     def __init__(self, root: GraphModule, config: QuantConfig) -> None:
         self.root, self.config = root, config
+        table = state_of(root).constraints
+        self.per_tensor = table.per_tensor if isinstance(table, ConstraintTable) else frozenset()
         self.groups = Groups()
         self.placed: dict[tuple[Node, str], Node] = {}
         self.weights: dict[tuple[str, QuantSpec], Group] = {}
@@ -166,8 +175,9 @@ class _Inserter:
             return
         for operand, role in roles(node):
             if is_attribute(operand.node) and role.kind == "symmetric":
-                axis = role.axis if self.config.per_channel else None
-                spec = annotation.precision.weights.along(axis)
+                weights = annotation.precision.weights
+                per_channel = self.config.per_channel and weights.dtype not in self.per_tensor
+                spec = weights.along(role.axis if per_channel else None)
                 key = (str(operand.node.target), spec)
                 group = self.weights.setdefault(key, Group(spec, constant=True))
                 self._place(operand.node, group, [node])

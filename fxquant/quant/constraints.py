@@ -155,6 +155,7 @@ class ConstraintTable:
         free: operators without weights that are about as quick in float, so that they may stay
             float between float operators (see `passes.borders`).
         largest_ratio: of input scale * weight scale to output scale; None: no limit.
+        per_tensor: dtypes of weights of which the kernels read one scale, never one per channel.
     """
 
     target: str
@@ -163,6 +164,7 @@ class ConstraintTable:
     groups: frozenset[str] = frozenset()
     free: frozenset[str] = frozenset()
     largest_ratio: float | None = None
+    per_tensor: frozenset[str] = frozenset()
 
     def row_of(self, node: Node, root: GraphModule) -> Row | None:
         """The row that counts for a node; None if the target has none."""

@@ -1,10 +1,10 @@
-"""What TFLite's int8 kernels demand of each core operator.
+"""What TFLite's integer kernels demand of each core operator.
 
 The rows follow what was measured of the kernels: operators that move data copy raw bytes, so input
 and output must have one grid (`carried`); pooling and resizing average raw bytes (`same`);
 concatenation wants one grid for all; logistic, softmax and tanh prescribe theirs; weights are
 symmetric, and per channel where the kernel reads one scale per channel. An operator without a row
-stays in float.
+stays in float, and so does one without a kernel for the dtype that is asked for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,15 @@ from fxquant.quant.constraints import (
 CLAMPS = ((0.0, INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0))
 """Activations that an operator can end with: RELU, RELU6, RELU_N1_TO_1; [0, 1] by its grid."""
 
-ONE_256TH = fixed(int8=(1 / 256, -128))
+INT8 = ("int8",)
+EIGHT_BITS = ("int8", "uint8")
+SIGNED = ("int8", "int16")
+ALL = ("int8", "uint8", "int16")
+"""The activation dtypes that kernels take; weights are int8, for uint8 activations uint8."""
+
+PROBABILITY = fixed(int8=(1 / 256, -128), uint8=(1 / 256, 0), int16=(1 / 32768, 0))
+TANH = fixed(int8=(1 / 128, 0), uint8=(1 / 128, 128), int16=(1 / 32768, 0))
+LOG_SOFTMAX = fixed(int8=(1 / 16, 127), uint8=(1 / 16, 255))
 
 
 def _argument_is(name: str, *allowed: object) -> Condition:
@@ -70,15 +78,22 @@ def _pads_with_zero(node: Node) -> bool:
 
 def _convolution(axis: int, *checks: Check) -> Row:
     roles = {"input": asymmetric, "weight": symmetric(axis), "bias": int32("input*weight")}
-    return Row(roles, fuses=True, checks=checks)
+    return Row(roles, dtypes=ALL, fuses=True, checks=checks)
 
 
 def _moves(argument: str = "self") -> Row:
-    return Row({argument: asymmetric}, output=carried(argument))
+    return Row({argument: asymmetric}, output=carried(argument), dtypes=ALL)
 
 
-def _computes(output: Role = asymmetric) -> Row:
-    return Row({"self": asymmetric, "input": asymmetric}, output=output)
+def _computes(output: Role = asymmetric, dtypes: tuple[str, ...] = ALL) -> Row:
+    return Row({"self": asymmetric, "input": asymmetric}, output=output, dtypes=dtypes)
+
+
+def _product(other: str) -> tuple[Row, Row]:
+    """A constant second operand makes a dense layer; BATCH_MATMUL has no uint8."""
+    roles = {"self": asymmetric, other: symmetric()}
+    constant = Row(roles, dtypes=ALL, when=_is_constant(other))
+    return constant, Row(roles, dtypes=SIGNED)
 
 
 NO_GROUPS = _must_be("groups", 1, "TRANSPOSE_CONV has no groups")
@@ -95,25 +110,25 @@ CONVOLUTIONS: Mapping[str, Row] = {
 }
 
 # A second operand with zero point 0 keeps batched products in the delegate.
-PRODUCTS: Mapping[str, Row] = {
-    "matmul": row(self=asymmetric, other=symmetric()),
-    "bmm": row(self=asymmetric, mat2=symmetric()),
+PRODUCTS: Mapping[str, tuple[Row, Row]] = {
+    "matmul": _product("other"),
+    "bmm": _product("mat2"),
 }
 
 ARITHMETIC: Mapping[str, Row | tuple[Row, ...]] = {
-    "add": row(self=asymmetric, other=asymmetric, fuses=True, checks=(NO_ALPHA,)),
-    "sub": row(self=asymmetric, other=asymmetric, fuses=True, checks=(NO_ALPHA,)),
-    "mul": row(self=asymmetric, other=asymmetric, fuses=True),
+    "add": row(self=asymmetric, other=asymmetric, dtypes=ALL, fuses=True, checks=(NO_ALPHA,)),
+    "sub": row(self=asymmetric, other=asymmetric, dtypes=ALL, fuses=True, checks=(NO_ALPHA,)),
+    "mul": row(self=asymmetric, other=asymmetric, dtypes=ALL, fuses=True),
     "div": (
-        row(self=asymmetric, when=_is_constant("other")),
+        row(self=asymmetric, dtypes=ALL, when=_is_constant("other")),
         refused("DIV fails where the quantized divisor is 0"),
     ),
     "neg": _computes(),
-    "abs": _computes(),
-    "maximum": row(self=shared, other=shared, output=shared),
-    "minimum": row(self=shared, other=shared, output=shared),
+    "abs": _computes(dtypes=SIGNED),
+    "maximum": row(self=shared, other=shared, output=shared, dtypes=ALL),
+    "minimum": row(self=shared, other=shared, output=shared, dtypes=ALL),
     "pow": (
-        row(self=asymmetric, when=_argument_is("exponent", 2, 2.0)),
+        row(self=asymmetric, dtypes=ALL, when=_argument_is("exponent", 2, 2.0)),
         refused("POW computes in float only"),
     ),
     "sqrt": refused("SQRT fails where a quantized input is negative"),
@@ -129,17 +144,18 @@ ACTIVATIONS: Mapping[str, Row] = {
     "clamp_min": _computes(),
     "clamp_max": _computes(),
     "leaky_relu": _computes(),
-    "prelu": row(self=asymmetric, weight=symmetric()),
+    "prelu": row(self=asymmetric, weight=symmetric(), dtypes=ALL),
     "hardswish": _computes(),
     "hardsigmoid": _computes(),
     "silu": _computes(),
+    "glu": _computes(),
     "gelu": _computes(),
     "elu": _computes(),
-    "exp": _computes(),
-    "sigmoid": _computes(ONE_256TH),
-    "softmax": _computes(ONE_256TH),
-    "tanh": _computes(fixed(int8=(1 / 128, 0))),
-    "log_softmax": _computes(fixed(int8=(1 / 16, 127))),
+    "exp": _computes(dtypes=SIGNED),
+    "sigmoid": _computes(PROBABILITY),
+    "softmax": _computes(PROBABILITY),
+    "tanh": _computes(TANH),
+    "log_softmax": _computes(LOG_SOFTMAX),
 }
 
 POOLS: Mapping[str, Row | tuple[Row, ...]] = {
@@ -148,19 +164,21 @@ POOLS: Mapping[str, Row | tuple[Row, ...]] = {
     "avg_pool1d": _computes(same_as("self")),
     "avg_pool2d": _computes(same_as("self")),
     "adaptive_avg_pool1d": (
-        row(self=asymmetric, when=_to_one_pixel),
-        row(self=asymmetric, output=same_as("self")),
+        row(self=asymmetric, dtypes=ALL, when=_to_one_pixel),
+        row(self=asymmetric, output=same_as("self"), dtypes=ALL),
     ),
     "adaptive_avg_pool2d": (
-        row(self=asymmetric, when=_to_one_pixel),
-        row(self=asymmetric, output=same_as("self")),
+        row(self=asymmetric, dtypes=ALL, when=_to_one_pixel),
+        row(self=asymmetric, output=same_as("self"), dtypes=ALL),
     ),
-    "mean": row(self=asymmetric),
+    "mean": row(self=asymmetric, dtypes=ALL),
     "amax": _moves(),
     "amin": _moves(),
-    "argmax": _computes(plain),
-    "argmin": _computes(plain),
-    "upsample_bilinear2d": row(self=asymmetric, input=asymmetric, output=same_as("self")),
+    "argmax": _computes(plain, EIGHT_BITS),
+    "argmin": _computes(plain, EIGHT_BITS),
+    "upsample_bilinear2d": row(
+        self=asymmetric, input=asymmetric, output=same_as("self"), dtypes=ALL
+    ),
     "upsample_nearest1d": _moves(),
     "upsample_nearest2d": _moves(),
     "_upsample_nearest_exact2d": _moves(),
@@ -177,15 +195,15 @@ FeatureAlphaDropout
 """Operators that only move, repeat or drop values of their first argument."""
 
 MOVERS: Mapping[str, Row | tuple[Row, ...]] = {
-    "cat": row(tensors=shared, output=shared),
-    "stack": row(tensors=shared, output=shared),
+    "cat": row(tensors=shared, output=shared, dtypes=ALL),
+    "stack": row(tensors=shared, output=shared, dtypes=ALL),
     "constant_pad_nd": (
-        row(self=asymmetric, output=carried("self"), when=_pads_with_zero),
-        refused("int8 padding is with 0 only"),
+        row(self=asymmetric, output=carried("self"), dtypes=ALL, when=_pads_with_zero),
+        refused("quantized padding is with 0 only"),
     ),
     "pad": (
-        row(self=asymmetric, output=carried("self"), when=_pads_with_zero),
-        refused("int8 padding is with 0 only"),
+        row(self=asymmetric, output=carried("self"), dtypes=ALL, when=_pads_with_zero),
+        refused("quantized padding is with 0 only"),
     ),
     **{name: _moves() for name in MOVING.split()},
 }
@@ -203,4 +221,5 @@ TABLE = ConstraintTable(
     clamps=CLAMPS,
     free=frozenset(FREE.split()),
     largest_ratio=128,  # XNNPACK refuses a model from 256 on
+    per_tensor=frozenset({"uint8"}),
 )

@@ -92,7 +92,7 @@ TRAPS = {
     "linear, int16 result": Trap(
         "fully_connected", (i8(1, 4), i8(8, 4, q=FLAT), B), i16(1, 8), "input's dtype"
     ),
-    "int16 prelu": Trap("prelu", (i16(1, 4), i16(4)), i16(1, 4), "no kernel"),
+    "int16 prelu": Trap("prelu", (i16(1, 4), i16(4)), i16(1, 4), "alpha must be int8"),
     "fused tanh": Trap(
         "conv_2d", (X, W, B), Y, "as activation", {"fused_activation_function": "TANH"}
     ),

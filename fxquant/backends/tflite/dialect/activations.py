@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,11 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..kernels.hard_swish import hard_swish_integers
+from ..kernels.interpolation import interpolated
 from ..kernels.lookup import by_table, table_lookup
 from ..kernels.rectify import leaky_relu_integers, prelu_integers, relu_integers
 from ..kernels.requantize import bounds_of
 from ..kernels.selection import kernels
+from ..kernels.sigmoid import logistic_int16, tanh_int16
 from ..kernels.softmax import softmax_integers
+from ..kernels.softmax16 import softmax_int16
 from .values import QTensor, QType, Value, needs_out, operator, real_of
 
 
@@ -89,7 +93,19 @@ def elu(x: Value, *, out: QType | None = None) -> Value:
 def gelu(x: Value, *, approximate: bool = False, out: QType | None = None) -> Value:
     """GELU, exact or by tanh."""
     form = "tanh" if approximate else "none"
-    return _function(x, lambda data: functional.gelu(data, approximate=form), out, "gelu")
+
+    def function(data: Tensor) -> Tensor:
+        return functional.gelu(data, approximate=form)
+
+    if isinstance(x, QTensor) and x.dtype == torch.int16:
+        whole = function if approximate else _gelu_by_erf
+        return interpolated(x, whole, needs_out(out, "gelu"))
+    return _function(x, function, out, "gelu")
+
+
+def _gelu_by_erf(x: Tensor) -> Tensor:
+    """Rounded as the samples of the 16-bit kernel are."""
+    return 0.5 * x * (1 + torch.erf(x * math.sqrt(0.5)))
 
 
 @operator()
@@ -104,12 +120,16 @@ def hard_swish(x: Value, *, out: QType | None = None) -> Value:
 @operator()
 def logistic(x: Value, *, out: QType | None = None) -> Value:
     """LOGISTIC: the sigmoid; int8 results have scale 1/256 and zero point -128."""
+    if isinstance(x, QTensor) and x.dtype == torch.int16:
+        return logistic_int16(x, needs_out(out, "logistic"))
     return _function(x, torch.sigmoid, out, "logistic", delegated=True)
 
 
 @operator()
 def tanh(x: Value, *, out: QType | None = None) -> Value:
-    """TANH."""
+    """TANH; int16 results have scale 1/32768."""
+    if isinstance(x, QTensor) and x.dtype == torch.int16:
+        return tanh_int16(x, needs_out(out, "tanh"))
     return _function(x, torch.tanh, out, "tanh", delegated=True)
 
 
@@ -117,7 +137,8 @@ def tanh(x: Value, *, out: QType | None = None) -> Value:
 def softmax(x: Value, *, beta: float = 1.0, out: QType | None = None) -> Value:
     """SOFTMAX over the last axis; int8 results have scale 1/256 and zero point -128."""
     if isinstance(x, QTensor):
-        return softmax_integers(x, beta, needs_out(out, "softmax"))
+        integers = softmax_int16 if x.dtype == torch.int16 else softmax_integers
+        return integers(x, beta, needs_out(out, "softmax"))
     return torch.softmax(x * beta if beta != 1 else x, dim=-1)
 
 

@@ -77,7 +77,8 @@ def _integer_convolution(
 ) -> QTensor:
     """`weights_first`: the filter's integers, output channels first, input channels second."""
     centered, largest = centered_reals(x)
-    exact = exact_sums(channels_first(centered), weights_first, largest, apply, split=groups == 1)
+    weights = weights_first.to(torch.float32) - filter.offset  # 0, but for uint8
+    exact = exact_sums(channels_first(centered), weights, largest, apply, split=groups == 1)
     bias_data = None if bias is None else data_of(bias)
     target = needs_out(out, "a convolution")
     sums = channels_last(exact)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,17 +10,27 @@ from torch import Tensor
 
 from fxquant.errors import InvalidGraph
 
+from ..kernels.interpolation import interpolated, with_pole
 from ..kernels.lookup import by_table, table_lookup, truncated_sqrt
 from ..kernels.rectify import abs_integers
 from .values import QTensor, QType, Value, data_of, needs_out, operator
 
 
 def _function(
-    x: Value, function: Callable[[Tensor], Tensor], out: QType | None, name: str
+    x: Value,
+    function: Callable[[Tensor], Tensor],
+    out: QType | None,
+    name: str,
+    at_zero: float | None = None,
 ) -> Value:
-    if isinstance(x, QTensor):
-        return table_lookup(x, function, needs_out(out, name))
-    return function(x)
+    """`at_zero`: the infinity to which the function goes there."""
+    if not isinstance(x, QTensor):
+        return function(x)
+    target = needs_out(out, name)
+    if x.dtype != torch.int16:
+        return table_lookup(x, function, target)
+    whole = function if at_zero is None else with_pole(function, target, at_zero)
+    return interpolated(x, whole, target)
 
 
 @operator()
@@ -31,7 +42,7 @@ def exp(x: Value, *, out: QType | None = None) -> Value:
 @operator()
 def log(x: Value, *, out: QType | None = None) -> Value:
     """LOG; integers that stand for 0 or less give the least result."""
-    return _function(x, torch.log, out, "log")
+    return _function(x, torch.log, out, "log", at_zero=-math.inf)
 
 
 @operator()
@@ -45,7 +56,7 @@ def sqrt(x: Value, *, out: QType | None = None) -> Value:
 @operator()
 def rsqrt(x: Value, *, out: QType | None = None) -> Value:
     """RSQRT."""
-    return _function(x, torch.rsqrt, out, "rsqrt")
+    return _function(x, torch.rsqrt, out, "rsqrt", at_zero=math.inf)
 
 
 @operator()

@@ -46,7 +46,9 @@ def _bias_is_read_as_int64(call: Call) -> bool:
 
 def _shifted_weights(call: Call) -> bool:
     weights = _weights(call)
-    return bool(weights and weights.quantization and any(weights.quantization.zero_point))
+    if weights is None or weights.quantization is None or weights.dtype == torch.uint8:
+        return False
+    return any(weights.quantization.zero_point)
 
 
 def _zero_scale(call: Call) -> bool:
@@ -120,6 +122,13 @@ def _int16_alpha(call: Call) -> bool:
     return call.primary.dtype == torch.int16 and alpha is not None and alpha.dtype != torch.int8
 
 
+def _another_routine(call: Call) -> bool:
+    coarse = {"logistic": (2.0**-12,), "tanh": (2.0**-12, 2.0**-11)}[call.row.name]
+    quantization = call.primary.quantization
+    wide = quantization is not None and call.primary.dtype == torch.int16
+    return wide and quantization.scale[0] in coarse
+
+
 def _long_softmax(call: Call) -> bool:
     return kind_of(call.primary) == "q8" and call.primary.shape[-1] >= 512
 
@@ -184,6 +193,9 @@ REFUSALS: dict[str, Refusal] = {
     "per channel": Refusal(_per_channel_operand, "the kernel ignores scales per channel"),
     "hybrid batches": Refusal(_hybrid_batches, "a float times int8 product must have one batch"),
     "int16 alpha": Refusal(_int16_alpha, "with int16 activations alpha must be int8"),
+    "table scale": Refusal(
+        _another_routine, "16-bit inputs with a scale of 2^-12 (TANH: 2^-11) are computed coarsely"
+    ),
     "long softmax": Refusal(
         _long_softmax, "rows of 512 or more can abort the reference kernel: keep it in float"
     ),

@@ -109,6 +109,16 @@ def scale_up(x: Tensor, by: Multiplier) -> Tensor:
     return high.add_(half).bitwise_right_shift_(right)
 
 
+def scale_once(x: Tensor, by: Multiplier) -> Tensor:
+    """x * by with one rounding, ties up; x * mantissa must fit into int64.
+
+    >>> scale_once(torch.tensor([5, -5]), multiplier(0.5))
+    tensor([ 3, -2])
+    """
+    right = 31 - by.exponent
+    return (x * by.mantissa + (torch.ones_like(right) << (right - 1))) >> right
+
+
 def _first_rounding(x: Tensor, by: Multiplier) -> tuple[Tensor, Tensor]:
     """The high half of the product, and the right shift that is left to do."""
     left, right = by.exponent.clamp(min=0), (-by.exponent).clamp(min=0)

@@ -36,7 +36,8 @@ def truncated_sqrt(x: QTensor, out: QType) -> QTensor:
     """SQRT: divided by the output's scale and cut off, not rounded."""
     low, high = RANGES[x.dtype]
     entries = torch.arange(low, high + 1, dtype=torch.int64)
-    roots = (x.scale * (entries - x.offset).clamp(min=0).to(torch.float32)).sqrt()
+    squares = x.scale * (entries - x.offset).clamp(min=0).to(torch.float32)
+    roots = squares.to(torch.float64).sqrt().to(torch.float32)  # torch's own is an ulp off at times
     return _apply(x, torch.trunc(roots / float32(out.scale)) + out.zero_point, out)
 
 

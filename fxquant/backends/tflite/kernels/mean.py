@@ -23,7 +23,8 @@ def mean_integers(x: QTensor, axes: Sequence[int], keep_dims: bool, out: QType) 
     if kernels.get() == "xnnpack" and x.dtype in (torch.int8, torch.uint8):
         total = x.centered().sum(tuple(axes), keepdim=keep_dims)
         return rescale(total, ratio / float(count), single_for(out), out)
-    if kernels.get() == "optimized" and x.values.dim() == 4 and tuple(axes) == (1, 2) and keep_dims:
+    image = x.values.dim() == 4 and tuple(axes) == (1, 2) and keep_dims
+    if image and kernels.get() == "optimized" and x.dtype in (torch.int8, torch.uint8):
         return _image_mean(x, count, out)
     total = x.centered().sum(tuple(axes), keepdim=keep_dims)
     return finish(scale_twice(total, _divided(x, out, count)), out)

@@ -51,12 +51,12 @@ def quantize_real(x: Tensor, out: QType) -> QTensor:
 def requantize(x: QTensor, out: QType) -> QTensor:
     """Integers of one scale to integers of another."""
     to_scale = torch.tensor(out.scale, dtype=torch.float32)
-    both_int8 = x.dtype == torch.int8 and out.torch_dtype == torch.int8
-    if both_int8 and delegated(x.dtype, 2.0**-8, 2.0**7, x.one_scale / out.scale):
+    eight_bits = {x.dtype, out.torch_dtype} <= {torch.int8, torch.uint8}
+    if x.dtype == out.torch_dtype and delegated(x.dtype, 2.0**-8, 2.0**7, x.one_scale / out.scale):
         ratio = torch.round(256 * (x.scale / to_scale)).to(torch.int64)
         return _clamped(((x.centered() * ratio + 128) >> 8) + out.zero_point, out)
     real = x.scale.to(torch.float64) / to_scale.to(torch.float64)
-    if not both_int8 or kernels.get() == "reference":
+    if not eight_bits or kernels.get() == "reference":
         return rescale(x.centered(), real, twice, out)
     flat = x.centered().reshape(-1)
     whole = flat.numel() - flat.numel() % _WIDE_BLOCK

@@ -1,6 +1,7 @@
 """Resizing: where a result's pixel reads, and with which weights.
 
-reference, optimized   coordinates and weights in 1/1024, 20-bit products, truncating division
+reference, optimized   coordinates and weights in 1/1024, 20-bit products, truncating division;
+                       uint8 in float32, rounded half up
 xnnpack                float32 coordinates, weights in 1/2048, one rounding up
 """
 
@@ -60,6 +61,9 @@ def bilinear_integers(
     """RESIZE_BILINEAR of integers, as int64."""
     if kernels.get() == "xnnpack" and x.dtype in (torch.int8, torch.uint8):
         coordinates, bits = _delegated_coordinates, 11
+    elif x.dtype == torch.uint8:
+        reals = bilinear_reals(x.to(torch.float32), size, align_corners, half_pixel)
+        return (reals + 0.5).to(torch.int64)
     else:
         coordinates, bits = _fixed_coordinates, 10
     data = x.to(torch.int64)

@@ -24,6 +24,15 @@ SIGMOIDS = {
     "uint8": QType("uint8", 1 / 256, 0),
     "int16": QType("int16", 1 / 32768, 0),
 }
+UNIT_GRIDS = {
+    "int8": QType("int8", float32(1 / 255), -128),
+    "uint8": QType("uint8", float32(1 / 255), 0),
+}
+"""Grids whose ends are exactly 0 and 1."""
+
+COARSE_SCALES = (2.0**-12, 2.0**-11)
+"""16-bit inputs of these make LOGISTIC and TANH use a less exact routine."""
+
 TANHS = {"int16": QType("int16", 1 / 32768, 0)}
 
 
@@ -138,7 +147,7 @@ def leaky_relu(r: Rewriter, x: Value, slope: float = 0.01) -> Value:
 def prelu(r: Rewriter, x: Value, weight: Value) -> Value:
     """PRELU on channels-last data, so that one slope a channel broadcasts."""
     rank = len(r.shape(x))
-    if r.out is not None and (r.out.dtype == "int16" or not isinstance(weight, Constant)):
+    if r.out is not None and not isinstance(weight, Constant):
         raise NoIntegerForm
     slope = (
         r.reshape(weight, (r.elements(weight),))
@@ -146,7 +155,7 @@ def prelu(r: Rewriter, x: Value, weight: Value) -> Value:
         else r.reshape(weight, (1,) * max(rank - 1, 1))
     )
     if r.out is not None and isinstance(slope, Constant):
-        slope = r.quantized_constant(slope)
+        slope = r.quantized_constant(slope)  # int8 beside int16, too
     if rank < 3 or r.elements(weight) == 1:
         return r.emit(tfl.prelu, x, slope, out=r.out)
     slope = r.reshape(slope, (1,) * (rank - 2) + (r.elements(weight),))
@@ -158,10 +167,11 @@ def elu(
     r: Rewriter, x: Value, alpha: complex = 1, scale: complex = 1, input_scale: complex = 1
 ) -> Value:
     """ELU for alpha 1; others as scale * (relu(x) + alpha * (e^min(x, 0) - 1))."""
-    if alpha == scale == input_scale == 1:
-        return r.emit(tfl.elu, x, out=r.out)
-    if r.out is not None:
+    plain = alpha == scale == input_scale == 1
+    if r.out is not None and not (plain and r.out.dtype == "int8"):
         raise NoIntegerForm
+    if plain:
+        return r.emit(tfl.elu, x, out=r.out)
     positive = r.emit(tfl.relu, x)
     # ELU of a negative number is e^x - 1 without its cancellation.
     low = r.emit(tfl.minimum, x, r.scalar(0.0))
@@ -194,31 +204,56 @@ def gelu(r: Rewriter, x: Value, *, approximate: str = "none") -> Value:
 @legalize(aten.sigmoid.default, quantized=True)
 def sigmoid(r: Rewriter, x: Value) -> Value:
     """LOGISTIC; integers at scale 1/256, the only one its kernel has."""
-    return on_grid(r, r.emit(tfl.logistic, *r.operands(x), out=fixed(r, SIGMOIDS)))
+    return on_grid(r, _logistic(r, *r.operands(x)))
+
+
+def _logistic(r: Rewriter, x: Value) -> Value:
+    return r.emit(tfl.logistic, _by_table(r, x), out=fixed(r, SIGMOIDS))
+
+
+def _by_table(r: Rewriter, x: Value) -> Value:
+    """16-bit values at scales for which the kernels of LOGISTIC and TANH read their table."""
+    kind = r.qtype(x)
+    if kind is None or kind.dtype != "int16" or kind.scale not in COARSE_SCALES:
+        return x
+    return r.quantize(x, QType(kind.dtype, float32(kind.scale * 1.001), kind.zero_point))
 
 
 @legalize(aten.tanh.default, quantized=True)
 def tanh(r: Rewriter, x: Value) -> Value:
     """TANH."""
-    return on_grid(r, r.emit(tfl.tanh, *r.operands(x), out=fixed(r, TANHS)))
+    (x,) = r.operands(x)
+    return on_grid(r, r.emit(tfl.tanh, _by_table(r, x), out=fixed(r, TANHS)))
 
 
 @legalize(aten.silu.default, quantized=True)
 def silu(r: Rewriter, x: Value) -> Value:
     """x * LOGISTIC(x)."""
-    gate = r.emit(tfl.logistic, x, out=fixed(r, SIGMOIDS))
-    return r.emit(tfl.mul, x, gate, out=r.out)
+    return r.emit(tfl.mul, x, _logistic(r, x), out=r.out)
 
 
 @legalize(aten.hardswish.default, quantized=True)
 def hardswish(r: Rewriter, x: Value) -> Value:
     """HARD_SWISH; integers in a float island, eight times as fast as the int8 kernel."""
     kind = r.qtype(x)
-    if r.out is not None and kind is not None:
-        kernel = r.out.dtype in ("int8", "uint8") and kind.scale / 128 / r.out.scale <= 1
-        if not (r.integer_only and kernel):
-            raise NoIntegerForm
-    return r.emit(tfl.hard_swish, x, out=r.out)
+    if r.out is not None and not r.integer_only:
+        raise NoIntegerForm
+    if kind is None or r.out is None or _hard_swish_kernel(kind, r.out):
+        return r.emit(tfl.hard_swish, x, out=r.out)
+    return r.emit(tfl.mul, x, _gate(r, x, kind), out=r.out)
+
+
+def _hard_swish_kernel(kind: QType, out: QType) -> bool:
+    return kind.dtype in ("int8", "uint8") and kind.scale / 128 / out.scale <= 1
+
+
+def _gate(r: Rewriter, x: Value, kind: QType) -> Value:
+    """relu6(x + 3) / 6 on the grid of [0, 1]."""
+    if kind.dtype != "int16":
+        return _saturated_gate(r, x, kind, UNIT_GRIDS[kind.dtype])
+    six, one = (QType("int16", float32(top / 32767), 0) for top in (6.0, 1.0))
+    shifted = r.emit(tfl.add, *r.operands(x, 3.0), fused_activation_function="RELU6", out=six)
+    return r.emit(tfl.mul, *r.operands(shifted, 1 / 6), out=one)
 
 
 @legalize(aten.hardsigmoid.default, quantized=True)
@@ -228,13 +263,18 @@ def hardsigmoid(r: Rewriter, x: Value) -> Value:
         shifted = r.emit(tfl.relu6, r.emit(tfl.add, x, r.scalar(3.0)))
         return r.emit(tfl.mul, shifted, r.scalar(1 / 6))
     kind = r.qtype(x)
-    ends = _unit_grid(r.out.dtype)
-    if kind is None or ends is None:
+    if kind is None:
         raise NoIntegerForm
+    if kind.dtype != "int16" and _lies_between(r.out, 0.0, 1.0):
+        return _saturated_gate(r, x, kind, r.out)
+    return on_grid(r, _gate(r, x, kind))
+
+
+def _saturated_gate(r: Rewriter, x: Value, kind: QType, out: QType) -> Value:
+    """x / 6 + 1/2, clamped by the ends of its grid."""
     sixth = QType(kind.dtype, float32(kind.scale / 6), kind.zero_point)
     scaled = r.emit(tfl.mul, *r.operands(x, 1 / 6), out=sixth)
-    target = r.out if _lies_between(r.out, 0.0, 1.0) else ends
-    return on_grid(r, r.emit(tfl.add, *r.operands(scaled, 0.5), out=target))
+    return r.emit(tfl.add, *r.operands(scaled, 0.5), out=out)
 
 
 def _lies_between(kind: QType, least: float, greatest: float) -> bool:
@@ -242,14 +282,6 @@ def _lies_between(kind: QType, least: float, greatest: float) -> bool:
     limits = torch.iinfo(kind.torch_dtype)
     low, high = ((end - kind.zero_point) * kind.scale for end in (limits.min, limits.max))
     return low >= least - kind.scale / 2 and high <= greatest + kind.scale / 2
-
-
-def _unit_grid(dtype: str) -> QType | None:
-    """The grid whose ends are exactly 0 and 1."""
-    return {
-        "int8": QType("int8", float32(1 / 255), -128),
-        "uint8": QType("uint8", float32(1 / 255), 0),
-    }.get(dtype)
 
 
 @legalize(aten.softplus.default)
@@ -289,7 +321,7 @@ def mish(r: Rewriter, x: Value) -> Value:
 def glu(r: Rewriter, x: Value, dim: int = -1) -> Value:
     """The first half times LOGISTIC of the second."""
     half = r.shape(x)[dim] // 2
-    gate = r.emit(tfl.logistic, r.slice(x, dim, half, half), out=fixed(r, SIGMOIDS))
+    gate = _logistic(r, r.slice(x, dim, half, half))
     return r.emit(tfl.mul, r.slice(x, dim, 0, half), gate, out=r.out)
 
 
@@ -317,8 +349,11 @@ def softshrink(r: Rewriter, x: Value, limit: float = 0.5) -> Value:
 @legalize(aten.softmax.int, aten._softmax.default, quantized=True)
 def softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
     """SOFTMAX over the last axis; integers in a float island unless only integers are wanted."""
-    if r.out is not None and (not r.integer_only or r.shape(x)[dim] >= 512):
-        raise NoIntegerForm
+    if r.out is not None:
+        # BUILTIN_REF aborts on long rows of 8 bits.
+        aborts = r.out.dtype != "int16" and r.shape(x)[dim] >= 512
+        if aborts or not r.integer_only:
+            raise NoIntegerForm
     if isinstance(dtype, torch.dtype) and r.out is None:
         x = r.cast(x, dtype)
     if not r.shape(x):

@@ -250,7 +250,11 @@ class _Legalizer:
         return value
 
     def _note_float(self, node: Node, rule: Rule) -> None:
-        why = "has no int8 form" if rule.mode == "float" else "has float operands or an open result"
+        why = (
+            "has no integer form"
+            if rule.mode == "float"
+            else "has float operands or an open result"
+        )
         self.notes.append(f"%{node.name}: {packet_name(node.target)} {why}; computed in float")
 
     def _fake_quantize(self, node: Node) -> Value:

@@ -249,6 +249,9 @@ def roll(r: Rewriter, x: Value, shifts: Sequence[int], dims: Sequence[int] = ())
 def pixel_shuffle(r: Rewriter, x: Value, factor: int) -> Value:
     """DEPTH_TO_SPACE after the channels took its order: (row, column, channel)."""
     *lead, channels, height, width = r.shape(x)
+    if r.dtype(x) == torch.int16:  # which DEPTH_TO_SPACE has no kernel for
+        parts = (_product(lead), channels // factor**2, factor, factor, height, width)
+        return r.reshape(r.transpose(r.reshape(x, parts), (0, 1, 4, 2, 5, 3)), r.result_shape)
     flat = r.reshape(
         x,
         (-1 if lead else 1, channels, height, width)
@@ -269,6 +272,9 @@ def pixel_shuffle(r: Rewriter, x: Value, factor: int) -> Value:
 def pixel_unshuffle(r: Rewriter, x: Value, factor: int) -> Value:
     """SPACE_TO_DEPTH, then the channels in torch's order: (channel, row, column)."""
     *lead, channels, height, width = r.shape(x)
+    if r.dtype(x) == torch.int16:
+        parts = (_product(lead), channels, height // factor, factor, width // factor, factor)
+        return r.reshape(r.transpose(r.reshape(x, parts), (0, 1, 3, 5, 2, 4)), r.result_shape)
     last = r.nhwc(r.reshape(x, (_product(lead), channels, height, width)))
     deep: Value = r.emit(tfl.space_to_depth, last, block_size=factor)
     if channels > 1:

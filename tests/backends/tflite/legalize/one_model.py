@@ -64,12 +64,13 @@ def quantized_core(
     model: nn.Module | Callable[..., Any],
     *inputs: Tensor,
     samples: Sequence[tuple[Tensor, ...]] = (),
+    precision: str = "int8",
 ) -> GraphModule:
-    """The int8 core graph, calibrated on the samples."""
+    """The quantized core graph, calibrated on the samples."""
     graph_module = trace(module_of(model), inputs)
     state = state_of(graph_module)
     # What calibration corrects is tested elsewhere; here the weights stay what the model has.
-    config = QuantConfig(equalize=False, correct_bias=False)
+    config = QuantConfig(precision, equalize=False, correct_bias=False)
     state.target, state.constraints, state.config = "tflite", TABLE, config
     prepared = Pipeline.default("ptq")(graph_module)
     calibrate(prepared, list(samples) or [inputs], progress=False)
@@ -102,13 +103,14 @@ def check_int8(
     kernels: Sequence[Kernels] = ("reference",),
     options: LegalizeTflite | None = None,
     equal: float = 0.0,
+    precision: str = "int8",
 ) -> GraphModule:
     """Simulation, tfl graph and LiteRT: equal between the last two, near the first."""
     torch.manual_seed(3)
     samples = [
         tuple(torch.randn_like(x) if x.is_floating_point() else x for x in inputs) for _ in range(4)
     ]
-    core = quantized_core(model, *inputs, samples=[inputs, *samples])
+    core = quantized_core(model, *inputs, samples=[inputs, *samples], precision=precision)
     with torch.no_grad():
         wanted = flat(core(*inputs))
         final = TAIL(Pipeline((options or LegalizeTflite(),))(core))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .short_form import ACTIVATION, NO_ACTIVATION, row
 
-_LUT = {"i8": 2, "i16": 2}
+_LUT = {"i8": 2, "q16": 2}
 _UP_TO_INT16 = {"i8": 2, "i16": 3}
 _SIGMOID = {"q8": (1 / 256, -128), "qu8": (1 / 256, 0), "q16": (1 / 32768, 0)}
 _SAFE = ("zero scale", "unquantized int8", "unquantized int16")
@@ -23,31 +23,39 @@ ACTIVATIONS = (
         versions={"i16": 2},
         refusals=_SAFE,
     ),
-    row("prelu", "x alpha", kinds="f32 q8 qu8", refusals=("int16 alpha",)),
+    row("prelu", "x alpha", kinds="f32 q8 qu8 q16", refusals=("int16 alpha",)),
     row("elu", "x", kinds="f32 q8", reference=False),
     row(
         "gelu",
         "x",
         "GeluOptions",
         "approximate",
-        kinds="f32 f16 q8 qu8",
-        versions={"i8": 2, "u8": 2, "f16": 3},
+        kinds="f32 f16 q8 qu8 q16",
+        versions={"i8": 2, "u8": 2, "q16": 2, "f16": 3},
     ),
     row("hard_swish", "x", "HardSwishOptions", kinds="f32 q8 qu8", refusals=("hard swish",)),
-    row("logistic", "x", kinds="f32 f16 bf16 q8 qu8", versions=_UP_TO_INT16, fixed=_SIGMOID),
+    row(
+        "logistic",
+        "x",
+        kinds="f32 f16 bf16 q8 qu8 q16",
+        versions=_UP_TO_INT16,
+        fixed=_SIGMOID,
+        refusals=("table scale",),
+    ),
     row(
         "tanh",
         "x",
-        kinds="f32 f16 bf16 q8 qu8",
+        kinds="f32 f16 bf16 q8 qu8 q16",
         versions=_UP_TO_INT16,
         fixed={"q16": (1 / 32768, 0)},
+        refusals=("table scale",),
     ),
     row(
         "softmax",
         "x",
         "SoftmaxOptions",
         "beta",
-        kinds="f32 f16 q8",
+        kinds="f32 f16 q8 qu8 q16",
         versions={"i8": 2, "i16": 3, "f16": 4},
         fixed=_SIGMOID,
         refusals=("long softmax", "rank 6"),
@@ -80,10 +88,10 @@ ACTIVATIONS = (
 )
 
 FUNCTIONS = (
-    row("exp", "x", "ExpOptions", kinds="f32 q8", versions=_LUT),
-    row("log", "x", kinds="f32 q8", versions=_LUT, refusals=_SAFE),
-    row("sqrt", "x", kinds="f32 q8", versions=_LUT, refusals=_SAFE),
-    row("rsqrt", "x", kinds="f32 q8", versions=_UP_TO_INT16, refusals=_SAFE),
+    row("exp", "x", "ExpOptions", kinds="f32 q8 q16", versions=_LUT),
+    row("log", "x", kinds="f32 q8 q16", versions=_LUT, refusals=_SAFE),
+    row("sqrt", "x", kinds="f32 q8 q16", versions=_LUT, refusals=_SAFE),
+    row("rsqrt", "x", kinds="f32 q8 q16", versions=_UP_TO_INT16, refusals=_SAFE),
     row("square", "x", "SquareOptions", kinds="f32"),
     row(
         "abs",

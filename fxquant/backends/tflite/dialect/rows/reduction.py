@@ -89,7 +89,7 @@ RESIZING = (
         "x size:int32[1]",
         "ResizeBilinearOptions",
         _RESIZE,
-        kinds="f32 q8 qu8",
+        kinds="f32 q8 qu8 q16",
         versions={"i8": 2, "half pixel": 3, "i16": 4},
         same_scale="x",
     ),
