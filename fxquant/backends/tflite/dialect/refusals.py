@@ -125,8 +125,9 @@ def _int16_alpha(call: Call) -> bool:
 def _another_routine(call: Call) -> bool:
     coarse = {"logistic": (2.0**-12,), "tanh": (2.0**-12, 2.0**-11)}[call.row.name]
     quantization = call.primary.quantization
-    wide = quantization is not None and call.primary.dtype == torch.int16
-    return wide and quantization.scale[0] in coarse
+    if quantization is None or call.primary.dtype != torch.int16:
+        return False
+    return quantization.scale[0] in coarse
 
 
 def _long_softmax(call: Call) -> bool:
