@@ -10,7 +10,7 @@ stage before.
 
 from __future__ import annotations
 
-from fxquant.api import compile, convert, lower, prepare, simulate, verify
+from fxquant.api import compile, convert, lower, prepare, prepare_qat, simulate, verify
 from fxquant.backends.base import Backend, Lowered, LowerOptions
 from fxquant.backends.registry import register_backend
 from fxquant.bisection import bisect
@@ -73,6 +73,7 @@ __all__ = [
     "lower",
     "optional",
     "prepare",
+    "prepare_qat",
     "register_backend",
     "register_fusion",
     "register_pass",

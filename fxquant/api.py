@@ -25,16 +25,19 @@ from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOpti
 from fxquant.backends.registry import get_backend
 from fxquant.errors import FxquantError, InputError, PipelineError
 from fxquant.ir.state import state_of
+from fxquant.passes.free_batch_size import FixBatchSize
 from fxquant.passes.instruments import Instrument, watched
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
+from fxquant.quant.qat.preparation import own_copy, refuse_untrainable
 from fxquant.report import Report, StayedFloat
 from fxquant.tracing import trace
 from fxquant.tracing.exported import trace_exported
 from fxquant.tracing.location import raised_at
 
 Model = nn.Module | ExportedProgram
+FIX_BATCH_SIZE = Pipeline((FixBatchSize(),), title="fix-batch-size")
 Quantize = str | QuantConfig | None
 
 
@@ -106,6 +109,46 @@ def prepare(
 
 
 @watched
+def prepare_qat(
+    model: nn.Module,
+    example_inputs: Any,
+    config: QuantConfig | None = None,
+    *,
+    pipeline: Pipeline | str | None = None,
+    backend: str | Backend = "tflite",
+    kwargs: Mapping[str, Any] | None = None,
+    instruments: Sequence[Instrument | str] = (),
+) -> GraphModule:
+    """The model with rounding in place, to be trained by an ordinary loop, then `convert`ed.
+
+    Parameters and buffers have the names that they have in the model, which is not changed: the
+    result has copies. Modules are in train or eval mode as the model's are.
+
+    Args:
+        model: any module; it is followed in eval mode, with dropout and batch norm kept.
+        example_inputs: a tuple of inputs, as in `torch.export`.
+        config: what to quantize and how; the backend's defaults if None.
+        pipeline: the passes to run instead of `Pipeline.default("qat")`.
+        backend: the target whose constraints decide what can be quantized.
+        kwargs: keyword inputs of the model.
+        instruments: what watches the passes, e.g. `["lint", "dump=folder"]`.
+
+    Raises:
+        InputError: the model is an exported program or a graph whose batch norms are folded.
+        TraceError: the model's control flow depends on values of tensors.
+        UnsupportedOp: an operation that functionalize does not know.
+        PipelineError: the pipeline cannot run as listed.
+    """
+    refuse_untrainable(model)
+    graph_module = traced(model, example_inputs, kwargs)
+    state = state_of(graph_module)
+    target = get_backend(backend)
+    state.target, state.constraints = target.name, target.constraints()
+    state.config = QuantConfig() if config is None else config
+    return own_copy(_pipeline(pipeline, "qat")(graph_module), model)
+
+
+@watched
 def convert(
     prepared: GraphModule,
     *,
@@ -159,7 +202,7 @@ def lower(
         raise PipelineError("the graph still holds observers", fix="call convert before lower")
     if "functional" not in state_of(graph_module).properties:
         graph_module = Pipeline.default("float")(graph_module)
-    program = steps(graph_module)
+    program = steps(FIX_BATCH_SIZE(graph_module))
     report = Report(
         operators=target.count_operators(program),
         stayed_float=stayed_float(graph_module),

@@ -135,6 +135,16 @@ def add_parameter(root: nn.Module, wanted: str, tensor: torch.Tensor) -> str:
     return path
 
 
+def register(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
+    """Let a parameter or buffer that stands elsewhere below `root` stand at a second path too."""
+    owner, name = _owner(root, path)
+    _clear(owner, name)
+    if isinstance(tensor, nn.Parameter):
+        owner.register_parameter(name, tensor)
+    else:
+        owner.register_buffer(name, tensor)
+
+
 def add_module(root: nn.Module, wanted: str, module: nn.Module) -> str:
     """Register a module below `root` under a free name and return that name."""
     path = free_name(root, wanted)

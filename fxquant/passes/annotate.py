@@ -32,6 +32,7 @@ from fxquant.quant.constraints import (
     ConstraintTable,
     Row,
     is_float,
+    leader_of,
     operands_of,
     operator_name,
 )
@@ -80,6 +81,10 @@ class _Decisions:
     def __init__(self, root: GraphModule, table: ConstraintTable, config: QuantConfig) -> None:
         self.root, self.table = root, table
         self.choices = config.choices(root)
+        for node in self.choices:
+            leader = leader_of(node)
+            if leader is not None:  # the two are one operator
+                self.choices[node] = self.choices[leader]
         self.found: dict[Node, Annotation] = {}
 
     def all(self) -> dict[Node, Annotation]:
@@ -97,6 +102,11 @@ class _Decisions:
 
     def _alone(self, node: Node, choice: Choice) -> Annotation:
         """What rules and target say of a node, whatever stands around it."""
+        leader = leader_of(node)
+        if leader is not None:
+            before = self._alone(leader, choice)
+            row = self.table.row_of(node, self.root) if before.quantized else None
+            return replace(before, row=row)
         if not choice.precision.quantized:
             return Annotation(choice.precision, f"rule {choice.rule}")
         row = self.table.row_of(node, self.root)

@@ -39,19 +39,25 @@ class BatchNormToConv(Pass):
     def run(self, graph_module: GraphModule) -> PassResult:
         modified = False
         for node in list(graph_module.graph.nodes):
-            if batch_norm_of(graph_module, node) is not None and _rank(node) in CONVOLUTIONS:
-                _rewrite(graph_module, node)
+            if has_convolution(graph_module, node):
+                as_convolution(graph_module, node)
                 modified = True
         if modified:
             prune_attributes(graph_module)
         return PassResult(graph_module, modified)
 
 
+def has_convolution(root: GraphModule, node: Node) -> bool:
+    """Whether a node is an evaluated batch norm of images or sequences."""
+    return batch_norm_of(root, node) is not None and _rank(node) in CONVOLUTIONS
+
+
 def _rank(node: Node) -> int:
     return int(node.meta["val"].dim())
 
 
-def _rewrite(root: GraphModule, node: Node) -> None:
+def as_convolution(root: GraphModule, node: Node) -> Node:
+    """Put a depthwise convolution in place of an evaluated batch norm; returns it."""
     batch_norm = batch_norm_of(root, node)
     assert batch_norm is not None
     scale, shift = scale_and_shift(batch_norm)
@@ -67,3 +73,4 @@ def _rewrite(root: GraphModule, node: Node) -> None:
         arguments = (node.args[0], filters, bias, ones, zeros, ones, channels)
         new = graph.create_node("call_function", CONVOLUTIONS[rank], arguments, {}, node.name)
     replace_node(node, new)
+    return new

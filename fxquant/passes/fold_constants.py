@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
@@ -34,6 +34,7 @@ class FoldConstants(Pass):
 
     Attributes:
         growth: the most by which a result may exceed its operands, in elements.
+        parameters: fold what is computed from parameters too; training must not.
     """
 
     name: ClassVar[str] = "fold-constants"
@@ -41,11 +42,12 @@ class FoldConstants(Pass):
     semantics: ClassVar[Semantics] = EXACT
 
     growth: int = 1 << 20
+    parameters: bool = True
 
     def run(self, graph_module: GraphModule) -> PassResult:
         modified = False
         for node in list(graph_module.graph.nodes):
-            if self._foldable(node):
+            if self._foldable(node) and (self.parameters or not _learns(graph_module, node)):
                 _fold(graph_module, node)
                 modified = True
         if modified:
@@ -64,6 +66,10 @@ class FoldConstants(Pass):
             return False
         before = sum(operand.meta["val"].numel() for operand in operands)
         return bool(node.meta["val"].numel() <= before + self.growth)
+
+
+def _learns(root: GraphModule, node: Node) -> bool:
+    return any(isinstance(tensor_at(root, n), nn.Parameter) for n in node.all_input_nodes)
 
 
 def _is_random(node: Node) -> bool:

@@ -121,12 +121,18 @@ def foldable(batch_norm: Node) -> bool:
 
 def layer_of(node: Node) -> Layer | None:
     """How the weight of a constant-weight layer is laid out; None for other nodes."""
+    layer = layout_of(node)
+    return layer if layer is not None and has_constant_weight(node) else None
+
+
+def layout_of(node: Node) -> Layer | None:
+    """How the weight of a layer is laid out, wherever the weight comes from."""
     layer = LAYERS.get(overload(node)) if is_aten(node) else None
     if layer is None or node.meta["val"].dim() not in layer.batch_norm_rank:
         return None
     if node.meta["val"].dim() == min(layer.batch_norm_rank) and len(layer.batch_norm_rank) > 1:
         return None  # An unbatched convolution: batch norm would take dim 1, which is spatial.
-    return layer if has_constant_weight(node) else None
+    return layer
 
 
 def has_constant_weight(layer: Node) -> bool:
@@ -158,13 +164,13 @@ def fold_into_layer(root: GraphModule, layer: Node, scale: Tensor, shift: Tensor
     owner = str(named["weight"].target).rpartition(".")[0]
     prefix = f"{owner}." if owner else ""
     with root.graph.inserting_before(layer):
-        read_weight = _place(root, named["weight"], f"{prefix}weight", new_weight)
+        read_weight = place_parameter(root, named["weight"], f"{prefix}weight", new_weight)
         old_bias = named["bias"] if isinstance(named["bias"], Node) else None
-        read_bias = _place(root, old_bias, f"{prefix}bias", new_bias.to(weight.dtype))
+        read_bias = place_parameter(root, old_bias, f"{prefix}bias", new_bias.to(weight.dtype))
     layer.args = (layer.args[0], read_weight, read_bias, *layer.args[3:])
 
 
-def _place(root: GraphModule, old: Node | None, wanted: str, tensor: Tensor) -> Node:
+def place_parameter(root: GraphModule, old: Node | None, wanted: str, tensor: Tensor) -> Node:
     """A node that reads `tensor`, at the old parameter's own name where nobody else reads it."""
     if old is not None and _sole_reader(root, old):
         owner_path, _, name = str(old.target).rpartition(".")

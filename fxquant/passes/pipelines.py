@@ -11,8 +11,10 @@ from fxquant.passes.batch_norm_to_conv import BatchNormToConv
 from fxquant.passes.common_subexpressions import CommonSubexpressions
 from fxquant.passes.dead_code import DeadCode
 from fxquant.passes.drop_dropout import DropDropout
+from fxquant.passes.finish_training import FinishTraining
 from fxquant.passes.fold_affine import FoldAffine
 from fxquant.passes.fold_constants import FoldConstants
+from fxquant.passes.free_batch_size import FreeBatchSize
 from fxquant.passes.freeze import Freeze
 from fxquant.passes.functionalize import Functionalize
 from fxquant.passes.fuse_conv_bn import FuseConvBn
@@ -20,7 +22,9 @@ from fxquant.passes.fuse_conv_hardsigmoid import FuseConvHardsigmoid
 from fxquant.passes.fuse_patterns import FusePatterns
 from fxquant.passes.insert_observers import InsertObservers
 from fxquant.passes.insert_stubs import InsertStubs
+from fxquant.passes.keep_batch_norms import KeepBatchNorms
 from fxquant.passes.pipeline import Pipeline
+from fxquant.passes.train_quantizers import TrainQuantizers
 
 FLOAT: tuple[Pass, ...] = (
     Functionalize(),
@@ -42,9 +46,28 @@ PTQ: tuple[Pass, ...] = (
     InsertObservers(),
 )
 
-FREEZE: tuple[Pass, ...] = (Freeze(),)
+QAT: tuple[Pass, ...] = (
+    Functionalize(),
+    FusePatterns(),
+    FoldConstants(parameters=False),
+    KeepBatchNorms(),
+    CommonSubexpressions(),
+    DeadCode(),
+    Annotate(),
+    InsertStubs(),
+    InsertObservers(),
+    TrainQuantizers(),
+    FreeBatchSize(),
+)
 
-PIPELINES: Mapping[str, tuple[Pass, ...]] = {"float": FLOAT, "ptq": PTQ, "freeze": FREEZE}
+FREEZE: tuple[Pass, ...] = (FinishTraining(), Freeze())
+
+PIPELINES: Mapping[str, tuple[Pass, ...]] = {
+    "float": FLOAT,
+    "ptq": PTQ,
+    "qat": QAT,
+    "freeze": FREEZE,
+}
 
 
 def default_pipeline(method: str) -> Pipeline:

@@ -152,16 +152,22 @@ def rebatched(root: GraphModule, ratio: Fraction) -> GraphModule | None:
     for node in _batched(root):
         _scale_sizes(copies[node], node.meta["val"].shape, ratio)
     result.recompile()
-    return result if _only_grows(result, ratio) else None
+    return result if only_grows(result, ratio) else None
 
 
 def _batched(root: GraphModule) -> list[Node]:
     """The sized operators whose value depends on an input."""
+    reached = depends_on_input(root)
+    return [node for node in reached if node.op != "output" and packet_name(node.target) in SIZED]
+
+
+def depends_on_input(root: GraphModule) -> dict[Node, None]:
+    """The nodes whose value depends on an input, in order."""
     reached: dict[Node, None] = {}
     for node in root.graph.nodes:
         if node.op == "placeholder" or any(source in reached for source in node.all_input_nodes):
             reached[node] = None
-    return [node for node in reached if node.op != "output" and packet_name(node.target) in SIZED]
+    return reached
 
 
 def _scale_sizes(node: Node, shape: torch.Size, ratio: Fraction) -> None:
@@ -172,7 +178,8 @@ def _scale_sizes(node: Node, shape: torch.Size, ratio: Fraction) -> None:
         node.update_arg(place, [scaled.numerator, *sizes[1:]])
 
 
-def _only_grows(graph_module: GraphModule, ratio: Fraction) -> bool:
+def only_grows(graph_module: GraphModule, ratio: Fraction) -> bool:
+    """Whether all values of a flat graph just grow in their first dimension with the batch."""
     inputs = [
         _grown(n.meta["val"], ratio) for n in graph_module.graph.nodes if n.op == "placeholder"
     ]

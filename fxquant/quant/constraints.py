@@ -218,6 +218,15 @@ def annotation_of(node: Node) -> Annotation | None:
     return found if isinstance(found, Annotation) else None
 
 
+ABSORBED = "absorbed"
+
+
+def leader_of(node: Node) -> Node | None:
+    """What a node that a layer takes in when it is frozen stands behind, e.g. a batch norm."""
+    source = node.args[0] if ABSORBED in node.meta else None
+    return source if isinstance(source, Node) else None
+
+
 def explain(graph_module: GraphModule) -> dict[str, Annotation]:
     """The decision for every annotated node, by node name."""
     pairs = ((node.name, annotation_of(node)) for node in graph_module.graph.nodes)

@@ -28,6 +28,10 @@ class FakeQuantize(nn.Module):
 
     scale: Tensor
     zero_point: Tensor
+    follows_value = False
+    """Whether scale and zero point are computed anew in each call (see `qat.fake_quantize`)."""
+    trained = False
+    """Whether the parameters of a constant come from training and stay as they are."""
 
     def __init__(self, spec: QuantSpec, channels: int = 1, *, constant: bool = False) -> None:
         super().__init__()

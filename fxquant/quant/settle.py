@@ -45,7 +45,8 @@ def settle(graph_module: GraphModule) -> None:
     for _, module in calls:
         if not module.constant and not module.assigned:
             module.take_parameters()
-    constants = {id(m): m for _, m in calls if m.constant and not m.is_fixed}
+    own = [m for _, m in calls if m.constant and not (m.is_fixed or m.follows_value)]
+    constants = {id(m): m for m in own}
     for key, module in constants.items():
         _settle_constant(graph_module, module, [node for node, m in calls if id(m) == key])
     table = state_of(graph_module).constraints
@@ -75,10 +76,12 @@ def check_observers(graph_module: GraphModule) -> None:
 
 
 def _settle_constant(root: GraphModule, module: FakeQuantize, calls: list[Node]) -> None:
-    module.observer.reset()
-    for node in calls:
-        module.observer(tensor_at(root, node.all_input_nodes[0]))
-    found = module.observer.parameters_of()
+    found = module.parameters_now()
+    if not module.trained:
+        module.observer.reset()
+        for node in calls:
+            module.observer(tensor_at(root, node.all_input_nodes[0]))
+        found = module.observer.parameters_of()
     scale = found.scale
     for user in (user for node in calls for user in node.users):
         scale = _with_room_for_bias(root, user, scale)

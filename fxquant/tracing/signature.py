@@ -53,6 +53,7 @@ class Signature:
         outputs: one spec for each tensor that comes out, in the order of the output tuple.
         input_structure: the bound arguments, by parameter name.
         output_structure: what the model returned.
+        any_batch: whether the first size of the tensors that go in may differ from the example's.
     """
 
     parameters: inspect.Signature
@@ -60,6 +61,7 @@ class Signature:
     input_structure: Structure
     outputs: tuple[TensorSpec, ...] = ()
     output_structure: Structure = Fixed(None)
+    any_batch: bool = False
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ class Signature:
         ):
             leaves.extend(value for _, value in match(child, bound[name], name))
         for spec, value in zip(self.inputs, leaves, strict=True):
-            check_tensor(spec, value)
+            check_tensor(spec, value, self.any_batch)
         return tuple(leaves)
 
     def unflatten(self, results: Any) -> Any:
@@ -110,7 +112,7 @@ class Signature:
         return self
 
 
-def check_tensor(spec: TensorSpec, value: Any) -> None:
+def check_tensor(spec: TensorSpec, value: Any, any_batch: bool = False) -> None:
     """Refuse an input that the traced graph was not made for.
 
     Raises:
@@ -118,7 +120,8 @@ def check_tensor(spec: TensorSpec, value: Any) -> None:
     """
     if not isinstance(value, torch.Tensor):
         raise InputError(f"input {spec.name} is a {type(value).__qualname__}, not a tensor {spec}")
-    if tuple(value.shape) != spec.shape:
+    free = int(any_batch and value.dim() == len(spec.shape) > 0 and value.shape[0] > 0)
+    if tuple(value.shape)[free:] != spec.shape[free:]:
         raise InputError(
             f"input {spec.name} has shape {list(value.shape)}, but the model was traced with "
             f"{list(spec.shape)}",

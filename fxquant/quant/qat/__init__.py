@@ -1,0 +1,1 @@
+"""Quantization in training: ranges that follow, batch norm, schedules, checkpoints."""
