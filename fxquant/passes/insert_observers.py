@@ -35,7 +35,7 @@ from fxquant.quant.constraints import (
     roles,
 )
 from fxquant.quant.fake_quantize import FakeQuantize
-from fxquant.quant.grouping import Group, Groups
+from fxquant.quant.grouping import GRID, Group, Groups
 from fxquant.quant.spec import QuantSpec
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
@@ -68,6 +68,7 @@ class _Inserter:
         self.weights: dict[tuple[str, QuantSpec], Group] = {}
         self.casts: dict[tuple[Node, str], Group] = {}
         self.again: dict[tuple[Node, Node], Group | None] = {}
+        self.grids: dict[tuple[str, str, tuple[float, int] | None], Node] = {}
 
     def run(self) -> bool:
         nodes = [node for node in self.root.graph.nodes if node.op != "get_attr"]
@@ -99,6 +100,7 @@ class _Inserter:
         self._constants(node, annotation)
         if is_float(node) and annotation.fused_into is None:
             self._group_output(node, annotation)
+            self._share(node)
         for operand, role in roles(node):
             if operand.node in self.groups:
                 self._demand(node, operand.node, role, annotation)
@@ -117,6 +119,7 @@ class _Inserter:
             wanted = is_attribute(operand.node) and _is_value(role)
             if wanted and operand.node not in self.groups:
                 self.groups.add(operand.node, replace(spec, observer="minmax"), constant=True)
+                self._share(operand.node)
 
     def _group_output(self, node: Node, annotation: Annotation) -> None:
         output, spec = annotation.output, annotation.precision.activations
@@ -129,6 +132,13 @@ class _Inserter:
             return
         fixed = output.fixed_for(spec.dtype) or self._common_fixed(node, output)
         self.groups.add(node, replace(self._observed(node, spec), fixed=fixed))
+
+    def _share(self, node: Node) -> None:
+        """Join a value with those that name the same grid: a state has one for all steps."""
+        grid, spec = node.meta.get(GRID), self.groups[node].spec
+        if grid is not None:
+            first = self.grids.setdefault((grid, spec.dtype, spec.fixed), node)
+            self.groups.join(node, first)
 
     def _common_fixed(self, node: Node, output: Role) -> tuple[float, int] | None:
         """The prescribed parameters that all joined operands have in common."""

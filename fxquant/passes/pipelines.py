@@ -25,6 +25,7 @@ from fxquant.passes.insert_stubs import InsertStubs
 from fxquant.passes.keep_batch_norms import KeepBatchNorms
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.train_quantizers import TrainQuantizers
+from fxquant.passes.unroll_recurrent import UnrollRecurrent
 
 FLOAT: tuple[Pass, ...] = (
     Functionalize(),
@@ -41,6 +42,7 @@ FLOAT: tuple[Pass, ...] = (
 
 PTQ: tuple[Pass, ...] = (
     *FLOAT,
+    UnrollRecurrent(quantized_only=True),
     Annotate(),
     InsertStubs(),
     InsertObservers(),

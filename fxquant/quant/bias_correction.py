@@ -26,6 +26,7 @@ from fxquant.ir.edit import add_parameter, is_attribute, read_attribute, tensor_
 from fxquant.ir.views import convolution
 from fxquant.quant.batches import BatchRunner, Call
 from fxquant.quant.constraints import annotation_of
+from fxquant.quant.grouping import GRID
 from fxquant.quant.settle import fake_quantizes, settle
 
 BIAS = 2
@@ -179,6 +180,8 @@ def channel_axis(node: Node) -> int | None:
     correct."""
     annotation = annotation_of(node)
     if annotation is None or annotation.row is None or not annotation.quantized:
+        return None
+    if GRID in node.meta:  # all steps of a recurrent layer read one bias
         return None
     if not any(role.kind == "int32" for role in annotation.row.operands.values()):
         return None

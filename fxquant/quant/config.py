@@ -33,6 +33,9 @@ from fxquant.quant.spec import Precision, QuantSpec, precision
 
 Predicate = Callable[[Node], bool]
 
+PART_OF = "part_of"
+"""Where a node notes which operator it is a part of since a pass took that apart, e.g. `lstm`."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -62,7 +65,7 @@ class Rule:
     def matches(self, node: Node, root: GraphModule) -> bool:
         """Whether every condition holds of a node."""
         tests: tuple[tuple[object, Callable[[], bool]], ...] = (
-            (self.op, lambda: operator_name(node, root) == self.op),
+            (self.op, lambda: self.op in (operator_name(node, root), node.meta.get(PART_OF))),
             (self.node, lambda: fnmatch.fnmatchcase(node.name, self.node or "")),
             (self.module, lambda: _in_module(node, self.module or "")),
             (self.callable, lambda: self._predicate()(node)),
@@ -181,6 +184,11 @@ class QuantConfig:
         matches = {node: [r for r in rules if r.matches(node, graph_module)] for node in nodes}
         self._check(rules, matches, graph_module)
         return {node: self._choice(found) for node, found in matches.items()}
+
+    def choice(self, node: Node, root: GraphModule) -> Choice:
+        """The precision that the rules give to one node; rules are not checked."""
+        rules = [*self.rules, *_float_rules(self.keep_float, [node], root)]
+        return self._choice([rule for rule in rules if rule.matches(node, root)])
 
     def _choice(self, matching: list[Rule]) -> Choice:
         if not matching:

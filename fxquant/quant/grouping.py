@@ -8,6 +8,9 @@ from torch.fx import Node
 
 from fxquant.quant.spec import QuantSpec
 
+GRID = "grid"
+"""Where a pass notes a name; values with the same name share scale and zero point."""
+
 
 @dataclass
 class Group:

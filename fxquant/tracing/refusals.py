@@ -21,6 +21,11 @@ _NUMPY = "write this step with torch functions, or move it out of the model"
 _SHAPE = "use torch.where, multiplication by a mask or topk, whose result has a fixed shape"
 _STACK = "use torch.stack or torch.cat instead of torch.tensor"
 
+_SHAPE_FIXES = {
+    "_pack_padded_sequence": "give the recurrent layer the padded batch, and pick each sequence's "
+    "last step afterwards: y[torch.arange(n), lengths - 1]",
+}
+
 _READ_FIXES = {
     "__bool__": _BRANCH,
     "is_nonzero": _BRANCH,
@@ -51,7 +56,7 @@ def shape_from_data(func: Any, source: SourceLocation | None) -> TraceError:
     return TraceError(
         f"the shape of the result depends on the values of a traced tensor ({name_of(func)})",
         source=str(source) if source else None,
-        fix=_SHAPE,
+        fix=_SHAPE_FIXES.get(name_of(func), _SHAPE),
     )
 
 

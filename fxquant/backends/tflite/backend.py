@@ -24,6 +24,7 @@ from fxquant.backends.tflite.verify import verify
 from fxquant.backends.tflite.verify_report import VerifyReport
 from fxquant.errors import InputError
 from fxquant.passes.pipeline import Pipeline
+from fxquant.passes.unroll_recurrent import UnrollRecurrent
 from fxquant.quant.constraints import ConstraintTable
 
 
@@ -42,6 +43,7 @@ class TfliteBackend(Backend):
         self.own_options(options)
         return Pipeline(
             (
+                UnrollRecurrent(),
                 LegalizeTflite(integer_io=options.io_dtype == "int8"),
                 FoldTflConstants(),
                 AssignLayout(io_layout=options.io_layout),

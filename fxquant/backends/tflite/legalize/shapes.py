@@ -20,6 +20,10 @@ from .rewriter import Rewriter, Unsupported
 from .values import Constant, Value
 
 DELEGATED_SPLITS = range(2, 5)
+MANY = 5
+"""So many parts are taken apart and put together by one operator, though no delegate has it."""
+PACKED = frozenset({torch.float32, torch.int8, torch.int16, torch.int32})
+"""What that operator takes."""
 
 
 @legalize(
@@ -144,10 +148,13 @@ def _joinable(r: Rewriter, value: Value) -> Value:
 
 @legalize(aten.stack.default, quantized=True)
 def stack(r: Rewriter, values: Sequence[Value], dim: int = 0) -> Value:
-    """Each with a new axis, then CONCATENATION, which the delegate takes."""
+    """Each with a new axis, then CONCATENATION, which the delegate takes; PACK for many."""
     axis = dim % len(r.result_shape)
     shape = r.shape(values[0])
-    wide = [r.reshape(_joinable(r, value), (*shape[:axis], 1, *shape[axis:])) for value in values]
+    values = [_joinable(r, value) for value in values]
+    if len(values) >= MANY and r.dtype(values[0]) in PACKED:
+        return r.emit(tfl.pack, values, axis=axis)
+    wide = [r.reshape(value, (*shape[:axis], 1, *shape[axis:])) for value in values]
     return wide[0] if len(wide) == 1 else r.emit(tfl.concatenation, wide, axis=axis)
 
 
@@ -184,9 +191,11 @@ def tensor_split(r: Rewriter, x: Value, sections: int, dim: int = 0) -> tuple[Va
 
 @legalize(aten.unbind.int, moves=True)
 def unbind(r: Rewriter, x: Value, dim: int = 0) -> tuple[Value, ...]:
-    """One SLICE an index, without the axis."""
+    """One SLICE an index, without the axis; UNPACK for many."""
     shape = r.shape(x)
     axis = dim % len(shape)
+    if shape[axis] >= MANY and r.dtype(x) in PACKED and not isinstance(x, Constant):
+        return r.emit_several(tfl.unpack, x, axis=axis)
     rest = (*shape[:axis], *shape[axis + 1 :])
     return tuple(r.reshape(part, rest) for part in _parts(r, x, [1] * shape[axis], axis))
 
