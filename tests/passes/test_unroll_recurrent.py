@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -34,7 +35,7 @@ class Layer(NamedTuple):
 
 
 def layer(
-    kind: type[nn.RNNBase],
+    kind: Callable[..., nn.Module],
     *,
     layers: int = 1,
     bidirectional: bool = False,
@@ -56,20 +57,20 @@ def layer(
     return Layer(model.eval(), (x, states))
 
 
-KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+KINDS: dict[str, Callable[..., nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 FLAGS = ("bidirectional", "batch_first", "bias", "given")
 
 
 def combinations() -> list[Any]:
     """Every kind, one and two layers, and all flags."""
-    rows = itertools.product(KINDS, (1, 2), *[(False, True)] * len(FLAGS))
+    flags = list(itertools.product((False, True), repeat=len(FLAGS)))
     return [
         pytest.param(
             kind,
-            {"layers": layers, **dict(zip(FLAGS, flags, strict=True))},
-            id="-".join([kind, str(layers), *itertools.compress(FLAGS, flags)]),
+            {"layers": layers, **dict(zip(FLAGS, given, strict=True))},
+            id="-".join([kind, str(layers), *itertools.compress(FLAGS, given)]),
         )
-        for kind, layers, *flags in rows
+        for kind, layers, given in itertools.product(KINDS, (1, 2), flags)
     ]
 
 
@@ -140,7 +141,8 @@ def test_a_reader_of_one_step_reads_it_directly() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             y, (h, c) = self.lstm(x)
-            return y[:, -1] + torch.cat((h[-2], c[3]), -1)
+            result: Tensor = y[:, -1] + torch.cat((h[-2], c[3]), -1)
+            return result
 
     found = Layer(Last().eval(), (torch.randn(2, 5, 4),))
     graph_module = unrolled(*found)
