@@ -55,6 +55,7 @@ QAT: tuple[Pass, ...] = (
     KeepBatchNorms(),
     CommonSubexpressions(),
     DeadCode(),
+    UnrollRecurrent(quantized_only=True),
     Annotate(),
     InsertStubs(),
     InsertObservers(),

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
@@ -184,23 +183,21 @@ class _Unrolling:
         found = []
         for state, name in zip(self.view.states, STATES, strict=False):
             called = f"{label}_{name}0"
-            zero = self._zero(state, name, weights, called, drop=1)
+            zero = self._zero(state, name, weights, called)
             grid = grid_name(weights, name)
             found.append(
                 zero or self.write(aten.select.int, state, 0, index, name=called, grid=grid)
             )
         return tuple(found)
 
-    def _zero(
-        self, state: Node, name: str, weights: Weights[Node], called: str, drop: int = 0
-    ) -> Node | None:
-        """A constant of its own where a state is a constant of zeros."""
+    def _zero(self, state: Node, name: str, weights: Weights[Node], called: str) -> Node | None:
+        """A constant of its own, for any batch size, where a state is a constant of zeros."""
         if not is_attribute(state):
             return None
         value = tensor_at(self.root, state).detach()
         if bool(value.any()):
             return None
-        zeros = torch.zeros(tuple(value.shape[drop:]), dtype=value.dtype, device=value.device)
+        zeros = value.new_zeros(1, value.shape[-1])
         path = add_buffer(self.root, f"{self.node.name}_{called}", zeros)
         with self.root.graph.inserting_before(self.node):
             read = read_attribute(self.root.graph, self.root, path)

@@ -261,3 +261,22 @@ def test_rules_reach_the_parts_by_the_name_of_the_whole_or_their_own() -> None:
     }
     assert found["lstm_l0_u_1"] == found["lstm_l0_h_1"] == "int8"
     assert found["lstm_l0_c_1"] == found["head"] == "float32"
+
+
+def test_training_with_quantizers_trains_the_layers_own_weights() -> None:
+    model = Tagger()
+    trained = fq.prepare_qat(model, (torch.randn(1, 6, 4),))
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+    x, wanted = torch.randn(8, 6, 4), torch.randn(8, 6, 3)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = (trained(x) - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    weight = trained.get_parameter("lstm.weight_hh_l0")
+    assert weight.grad is not None and not torch.equal(weight, model.lstm.weight_hh_l0)
+    frozen = fq.convert(trained.eval())
+    torch.testing.assert_close(frozen(x[:1]), trained(x[:1]), rtol=0, atol=0.1)
