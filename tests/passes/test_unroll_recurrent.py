@@ -277,6 +277,8 @@ def test_training_with_quantizers_trains_the_layers_own_weights() -> None:
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     weight = trained.get_parameter("lstm.weight_hh_l0")
-    assert weight.grad is not None and not torch.equal(weight, model.lstm.weight_hh_l0)
+    assert weight.grad is not None and not torch.equal(
+        weight, model.get_parameter("lstm.weight_hh_l0")
+    )
     frozen = fq.convert(trained.eval())
     torch.testing.assert_close(frozen(x[:1]), trained(x[:1]), rtol=0, atol=0.1)
