@@ -13,6 +13,7 @@ from __future__ import annotations
 from fxquant.api import compile, convert, lower, prepare, prepare_qat, simulate, verify
 from fxquant.backends.base import Backend, Lowered, LowerOptions
 from fxquant.backends.registry import register_backend
+from fxquant.backends.source.loading import load_model
 from fxquant.bisection import bisect
 from fxquant.errors import FxquantError
 from fxquant.explanation import explain
@@ -70,6 +71,7 @@ __all__ = [
     "explain_node",
     "format_graph",
     "instruments",
+    "load_model",
     "lower",
     "optional",
     "prepare",

@@ -198,9 +198,10 @@ def lower(
     target = get_backend(backend)
     chosen = LowerOptions(io_layout, io_dtype, dict(options or {}))
     steps = target.pipeline(chosen)
-    if "observed" in state_of(graph_module).properties:
+    properties = state_of(graph_module).properties
+    if "observed" in properties and not target.any_stage:
         raise PipelineError("the graph still holds observers", fix="call convert before lower")
-    if "functional" not in state_of(graph_module).properties:
+    if "functional" not in properties and not target.any_stage:
         graph_module = Pipeline.default("float")(graph_module)
     program = steps(FIX_BATCH_SIZE(graph_module))
     report = Report(
@@ -266,7 +267,8 @@ def compile(
         graph_module = traced(model, example_inputs, kwargs)
     if settings is None:
         with _timed(seconds, "passes"):
-            graph_module = _pipeline(pipeline, "float")(graph_module)
+            if pipeline is not None or not get_backend(backend).any_stage:
+                graph_module = _pipeline(pipeline, "float")(graph_module)
     else:
         assert calibration is not None
         with _timed(seconds, "passes"):

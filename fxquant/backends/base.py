@@ -67,11 +67,13 @@ class Backend(ABC):
         name: by which users ask for it.
         suffix: of its files.
         options_class: a frozen dataclass of the choices that only this backend knows.
+        any_stage: whether it takes a graph of any stage as it is, instead of the core dialect.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     options_class: ClassVar[type[Any] | None] = None
+    any_stage: ClassVar[bool] = False
 
     @abstractmethod
     def constraints(self) -> Any:

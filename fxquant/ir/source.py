@@ -11,11 +11,18 @@ from torch.fx import Node
 
 @dataclass(frozen=True)
 class SourceLocation:
-    """A line of the user's code; the text of the line is looked up only when printed."""
+    """A line of the user's code; the text of the line is looked up only when printed.
+
+    Attributes:
+        file, line: where it stands.
+        module: path of the module whose code runs.
+        call: number of that module's call in `ir.origin.Origin.calls`.
+    """
 
     file: str
     line: int
     module: str = ""
+    call: int | None = None
 
     @property
     def code(self) -> str:

@@ -26,6 +26,7 @@ class GraphState:
         config: the user's `quant.config.QuantConfig`.
         notes: remarks of passes by pass name, shown in reports.
         stayed_float: `report.StayedFloat` rows of annotate.
+        origin: the `ir.origin.Origin` of a traced model: its modules and their calls.
     """
 
     properties: set[str] = field(default_factory=set)
@@ -35,9 +36,10 @@ class GraphState:
     config: Any = None
     notes: dict[str, list[str]] = field(default_factory=dict)
     stayed_float: tuple[Any, ...] = ()
+    origin: Any = None
 
     def copy(self) -> GraphState:
-        """An independent copy; signature, constraints and config are immutable and shared."""
+        """An independent copy; what is immutable is shared."""
         notes = {name: list(lines) for name, lines in self.notes.items()}
         return replace(self, properties=set(self.properties), notes=notes)
 

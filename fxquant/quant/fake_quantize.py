@@ -36,6 +36,7 @@ class FakeQuantize(nn.Module):
     def __init__(self, spec: QuantSpec, channels: int = 1, *, constant: bool = False) -> None:
         super().__init__()
         self.spec = spec
+        self.channels = channels
         self.constant = constant
         self.observer: Observer = make_observer(spec, channels)
         self.observing = False

@@ -22,13 +22,13 @@ def _internal(file: str) -> bool:
     return known
 
 
-def user_location(module: str) -> SourceLocation | None:
-    """The user's line that called into torch, and the path of the module it runs in."""
+def user_location(module: str, call: int | None = None) -> SourceLocation | None:
+    """The user's line that called into torch, and the module and the call that it runs in."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
         if not _internal(file):
-            return SourceLocation(file, frame.f_lineno, module)
+            return SourceLocation(file, frame.f_lineno, module, call)
         if frame.f_back is None:
             return None
         frame = frame.f_back

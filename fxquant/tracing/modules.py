@@ -19,6 +19,7 @@ from torch.nn.modules.module import (
 
 from fxquant.errors import TraceError
 from fxquant.ir.edit import free_name
+from fxquant.tracing.calls import CallRecord
 from fxquant.tracing.leaves import is_leaf, shallow_copy
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ModuleStack:
         self.paths = {id(module): path for path, module in model.named_modules()}
         self.modules: list[nn.Module] = []
         self.names: list[str] = []
+        self.calls = CallRecord(model)
         self.leaf: nn.Module | None = None
         self._strangers: list[nn.Module] = []
 
@@ -43,6 +45,11 @@ class ModuleStack:
     def path(self) -> str:
         """Path of the innermost module that is followed inside."""
         return self.names[-1] if self.names else ""
+
+    @property
+    def call(self) -> int | None:
+        """Number of the innermost call that is followed inside."""
+        return self.calls.current
 
     @property
     def inside_leaf(self) -> bool:
@@ -77,6 +84,7 @@ class ModuleStack:
             return
         self.modules.append(module)
         self.names.append(self.paths.get(id(module), self.path))
+        self.calls.enter(module, self.path, args, self.recorder.values.name_of)
 
     def _leave(self, module: nn.Module, args: Any, *rest: Any) -> None:
         if module is self.leaf:
@@ -88,6 +96,7 @@ class ModuleStack:
         elif self.leaf is None and self.modules and self.modules[-1] is module:
             self.modules.pop()
             self.names.pop()
+            self.calls.leave()
 
     def _leaf_path(self, module: nn.Module) -> str:
         path = self.paths.get(id(module))

@@ -61,7 +61,7 @@ class Recorder(TorchFunctionMode):
 
     def location(self) -> SourceLocation | None:
         """The user's line that runs now."""
-        return user_location(self.stack.path)
+        return user_location(self.stack.path, self.stack.call)
 
     def __torch_function__(
         self,

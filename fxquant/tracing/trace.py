@@ -185,6 +185,7 @@ class _Trace:
         state = state_of(graph_module)
         state.properties |= {"traced", "shapes"}
         state.signature = signature
+        state.origin = self.stack.calls.origin
         return graph_module
 
     def _placeholders(self) -> list[torch.Tensor]:

@@ -70,6 +70,11 @@ class Values:
         for key, part in parts_of(result):
             self.bind(part, node, (*place, key))
 
+    def name_of(self, tensor: object) -> str | None:
+        """The name of the node that made a tensor, if one did and is there already."""
+        value = self._values.get(id(tensor))
+        return None if value is None or value.place else value.node.name
+
     def is_traced(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor comes from an input, a parameter or a buffer."""
         key = id(tensor)

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fxquant.errors import OutputError
@@ -49,6 +49,44 @@ def write_file(path: str | os.PathLike[str], segments: Iterable[Bytes]) -> int:
             f"cannot write {target}: {error.strerror or error}",
             fix=ADVICE.get(error.errno or 0, "choose another path"),
         ) from error
+
+
+def write_files(files: Sequence[tuple[Path, Iterable[Bytes]]]) -> None:
+    """Write several files that belong together: all of them or none.
+
+    Raises:
+        OutputError: one cannot be written. What stood at the paths before is untouched.
+    """
+    before = [(path, os.path.lexists(path), _keep(path)) for path, _ in files]
+    try:
+        for path, segments in files:
+            write_file(path, segments)
+    except BaseException:
+        for path, existed, name in before:
+            _put_back(path, existed, name)
+        raise
+    finally:
+        for _, _, name in before:
+            if name is not None:
+                name.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> Path | None:
+    """A second name for what stands at a path, so that it outlives being replaced."""
+    real = Path(os.path.realpath(path))
+    name = real.with_name(f".{real.name[:100]}.{secrets.token_hex(6)}.kept")
+    with contextlib.suppress(OSError):
+        os.link(real, name)
+        return name
+    return None
+
+
+def _put_back(path: Path, existed: bool, name: Path | None) -> None:
+    with contextlib.suppress(OSError):
+        if name is not None:
+            os.replace(name, os.path.realpath(path))
+        elif not existed:
+            path.unlink(missing_ok=True)
 
 
 def _write_and_rename(target: Path, segments: Iterable[Bytes]) -> int:

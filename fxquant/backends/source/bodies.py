@@ -1,0 +1,199 @@
+"""The body of a `forward`: one statement for each node or call, in the order of the graph.
+
+%conv1 = call_module[conv1](%x)            x = self.conv1(x)
+%relu = relu(%conv1)                  ->   out = F.relu(x)
+%add = call_method add_(%relu, %x)         out += x
+return %add                                return out
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch.fx import Node
+
+from fxquant.backends.source.calls import Call, result_code
+from fxquant.backends.source.expressions import argument, expression
+from fxquant.backends.source.layout import WIDTH, Code, Group, call, flat, lines
+from fxquant.backends.source.loops import fold_loops
+from fxquant.backends.source.places import Places
+from fxquant.backends.source.regions import Item, Region
+from fxquant.backends.source.statements import Statement
+from fxquant.backends.source.variables import (
+    RESERVED,
+    Step,
+    choose_names,
+    label_of,
+    module_label,
+)
+from fxquant.ir.functions import IN_PLACE
+from fxquant.tracing.structure import Structure
+
+MOST_PARTS = 8  # a tuple of more values is read by number
+BODY = 8  # columns that a method's body is indented by
+Comment = Callable[[Node], str | None]
+
+
+@dataclass
+class Body:
+    """A method `forward`.
+
+    Attributes:
+        arguments: names of its parameters.
+        lines: its lines, indented.
+    """
+
+    arguments: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+class BodyWriter:
+    """Writes the body of one region."""
+
+    def __init__(
+        self,
+        region: Region,
+        places: Places,
+        comment: Comment,
+        inputs: Mapping[Node, str] | None = None,
+    ) -> None:
+        self.region, self.places, self.comment = region, places, comment
+        self.names: dict[Node, str] = {}
+        self.inputs = self._input_names() if inputs is None else dict(inputs)
+        self.absorbed: set[Node] = set()
+        self.steps = [(item, step) for item, step in self._steps() if step is not None]
+
+    def write(self) -> Body:
+        """The body of a region inside of the model."""
+        outputs = self.region.outputs
+        self.names = choose_names([step for _, step in self.steps], self.inputs, outputs)
+        result = ", ".join(self.name(node) for node in outputs)
+        statements = self.statements()
+        return Body(list(self.inputs.values()), self.render(statements, result or None))
+
+    def write_root(self, around: Call, outputs: Sequence[Node], shape: Structure) -> Body:
+        """The body of the model's own `forward`, around which stands the user's call."""
+        self.names = choose_names([step for _, step in self.steps], self.inputs, outputs)
+        unpack = [Statement([name], code) for name, code in around.unpack]
+        result = result_code(shape, [self.name(node) for node in outputs], around)
+        return Body(around.parameters, self.render([*unpack, *self.statements()], result))
+
+    def statements(self) -> list[Statement]:
+        """All statements but the return, loops folded."""
+        statements = [self._statement(item, step) for item, step in self.steps]
+        return fold_loops(statements, self.region.path, self.places)
+
+    def render(self, statements: list[Statement], result: Code | None) -> list[str]:
+        """Lines; a last statement that only makes the result is the return."""
+        last = statements[-1] if statements else None
+        if last is not None and last.is_assignment and result == last.targets[0]:
+            statements = statements[:-1]
+            tail = lines(last.code, BODY, "return ", _suffix(last.comment))
+        else:
+            tail = [] if result is None else lines(_bare(result), BODY, "return ")
+        text = [line for each in statements for line in each.lines(BODY)] + tail
+        return text or [" " * BODY + "pass"]
+
+    def name(self, node: Node) -> str:
+        """How a value is read."""
+        if node.op == "get_attr":
+            target = self.places.below(self.region.path, str(node.target))
+            if target is not None:
+                return self.places.access(self.region.path, target)
+        return self.names[node]
+
+    def _input_names(self) -> dict[Node, str]:
+        """The user's names where they are known, else x, and after what makes them."""
+        names: dict[Node, str] = {}
+        for node in self.region.inputs:
+            wanted = self.region.names.get(node.name, "")
+            if not wanted.isidentifier() or wanted in {*names.values(), *RESERVED}:
+                wanted = "x" if "x" not in names.values() else f"x{len(names) + 1}"
+            names[node] = wanted
+        return names
+
+    def _steps(self) -> Sequence[tuple[Item, Step | None]]:
+        return [(item, self._step(item)) for item in self.region.items]
+
+    def _step(self, item: Item) -> Step | None:
+        if isinstance(item, Region):
+            return Step(module_label(item.path), self._variables(item.inputs), item.outputs)
+        if item in self.absorbed:
+            return None
+        parts = self._parts(item)
+        self.absorbed.update(parts)
+        reads = self._variables(item.all_input_nodes)
+        return Step(label_of(item, self.region.path), reads, parts or [item])
+
+    def _variables(self, nodes: Sequence[Node]) -> list[Node]:
+        path = self.region.path
+        return [
+            node
+            for node in nodes
+            if node.op != "get_attr" or self.places.below(path, str(node.target)) is None
+        ]
+
+    def _parts(self, node: Node) -> list[Node]:
+        """The parts of a tuple that is only taken apart, all of which are used."""
+        value = node.meta.get("val")
+        users = list(node.users)
+        if not isinstance(value, tuple | list) or len(value) > MOST_PARTS or len(users) < 2:
+            return []
+        own = set(self.region.items)
+        taken = [user for user in users if user.target is operator.getitem and user in own]
+        places = [user.args[1] for user in taken]
+        if len(taken) != len(users) or sorted(map(str, places)) != [
+            str(n) for n in range(len(value))
+        ]:
+            return []
+        return sorted(taken, key=lambda user: int(str(user.args[1])))
+
+    def _statement(self, item: Item, step: Step) -> Statement:
+        targets = [self.name(node) for node in step.makes]
+        if isinstance(item, Region):
+            owner = self.places.access(self.region.path, item.path)
+            args: list[Code] = [self.name(node) for node in item.inputs]
+            return Statement(targets, call(owner, args), module=item.path, arguments=args)
+        comment = self.comment(item)
+        in_place = self._augmented(item, targets)
+        if in_place is not None:
+            return Statement([], in_place, comment=comment)
+        code = expression(item, self.name, self._module)
+        used = any(node.users for node in step.makes)
+        if item.target is operator.setitem or (not used and item.op == "call_method"):
+            targets = []
+        if item.op == "call_module" and isinstance(code, Group):
+            path = self.places.below(self.region.path, str(item.target))
+            plain = not (item.args and isinstance(item.args[0], str))
+            return Statement(
+                targets, code, path if plain else None, list(code.items), comment=comment
+            )
+        return Statement(targets, code, comment=comment)
+
+    def _augmented(self, node: Node, targets: Sequence[str]) -> str | None:
+        sign = IN_PLACE.get(str(node.target)) if node.op == "call_method" else None
+        if sign is None or len(node.args) != 2 or node.kwargs:
+            return None
+        owner = node.args[0]
+        if not isinstance(owner, Node) or [self.name(owner)] != list(targets):
+            return None
+        return f"{targets[0]} {sign} {flat(argument(node.args[1], self.name))}"
+
+    def _module(self, target: str) -> str:
+        path = self.places.below(self.region.path, target)
+        assert path is not None
+        return self.places.access(self.region.path, path)
+
+
+def _bare(result: Code) -> Code:
+    """A tuple that fits a line needs no brackets."""
+    if isinstance(result, Group) and (result.open, result.close) == ("(", ")"):
+        text = ", ".join(flat(item) for item in result.items)
+        return text if len(text) + BODY + len("return ") <= WIDTH else result
+    return result
+
+
+def _suffix(comment: str | None) -> str:
+    return "" if comment is None else f"  # {comment}"

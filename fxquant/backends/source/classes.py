@@ -1,0 +1,158 @@
+"""Blueprints that differ only in numbers become one class with constructor arguments.
+
+    layer1.0: nn.Conv2d(64, 64)     class BasicBlock(nn.Module):
+    layer2.0: nn.Conv2d(64, 128) ->     def __init__(self, in_channels, out_channels):
+                                            self.conv1 = nn.Conv2d(in_channels, out_channels)
+
+A constructor takes what differs between the instances; what always is the same number of the same
+kind is one argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fxquant.backends.source.blueprints import Blueprint, camel
+from fxquant.backends.source.parts import Instance, Part, Slot, slots
+from fxquant.backends.source.variables import identifier
+
+# Arguments of one meaning: numbers of channels, which layers pass on to one another.
+CHANNELS = frozenset(
+    {
+        "in_channels",
+        "out_channels",
+        "num_features",
+        "in_features",
+        "out_features",
+        "num_channels",
+        "normalized_shape",
+        "embed_dim",
+        "groups",
+    }
+)
+
+
+@dataclass(eq=False)
+class GeneratedClass:
+    """A class of the file.
+
+    Attributes:
+        name: of the class.
+        model: the blueprint of its first instance, which the code is written from.
+        paths: of all instances.
+        parameters: of the constructor, in order.
+        values: what each instance is made with, by path and parameter.
+        codes: what stands in each gap of `model`: a parameter, where it is not a fixed number.
+    """
+
+    name: str
+    model: Blueprint
+    paths: list[str]
+    parameters: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    codes: dict[Hashable, str] = field(default_factory=dict)
+
+
+def share(blueprints: Mapping[str, Blueprint]) -> list[GeneratedClass]:
+    """The classes of a model, those that others are made of first."""
+    groups: dict[Hashable, list[str]] = {}
+    keys: dict[str, Hashable] = {}
+    numbers: dict[Hashable, int] = {}
+    for path, blueprint in blueprints.items():
+        whole = blueprint.key(keys)
+        keys[path] = numbers.setdefault(whole, len(numbers))  # short, or keys grow with depth
+        groups.setdefault(keys[path], []).append(path)
+    models = [blueprints[paths[0]] for paths in groups.values()]
+    names = _class_names(models)
+    classes: list[GeneratedClass] = []
+    by_path: dict[str, GeneratedClass] = {}
+    for paths, name, model in zip(groups.values(), names, models, strict=True):
+        made = GeneratedClass(name, model, paths)
+        _parametrize(made, [blueprints[path] for path in paths], by_path)
+        classes.append(made)
+        by_path.update(dict.fromkeys(paths, made))
+    return classes
+
+
+def _class_names(models: Sequence[Blueprint]) -> list[str]:
+    """The users' names; variants say what they have in addition, or have a number."""
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    plainest: dict[str, Blueprint] = {}
+    order = sorted(range(len(models)), key=lambda index: (len(models[index].members), index))
+    for index in order:
+        model = models[index]
+        wanted = model.name if model.name.isidentifier() else identifier(model.name, "Part")
+        first = plainest.setdefault(model.name, model)
+        more = [name for name in model.members if name not in first.members]
+        if wanted in taken and len(more) == 1:
+            wanted = f"{wanted}With{camel(more[0])}"
+        names[index] = _unused(wanted, taken)
+        taken.add(names[index])
+    return [names[index] for index in range(len(models))]
+
+
+def _unused(wanted: str, taken: Container[str]) -> str:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}{number}"
+    return name
+
+
+Gap = tuple[Hashable, Slot]  # what identifies it in the code, and what stands there
+
+
+def _gaps(blueprint: Blueprint, by_path: Mapping[str, GeneratedClass]) -> Iterator[Gap]:
+    for name, part in blueprint.members.items():
+        yield from _gaps_of(name, part, by_path)
+
+
+def _gaps_of(name: str, part: Part, by_path: Mapping[str, GeneratedClass]) -> Iterator[Gap]:
+    for slot in slots(part):
+        if isinstance(slot, Instance):
+            made = by_path[slot.path]
+            for parameter in made.parameters:
+                value = made.values[slot.path][parameter]
+                yield (slot, parameter), Slot(parameter, value, name)
+        else:
+            yield slot, slot
+
+
+def _parametrize(
+    made: GeneratedClass, members: list[Blueprint], by_path: Mapping[str, GeneratedClass]
+) -> None:
+    rows = [list(_gaps(member, by_path)) for member in members]
+    columns: dict[Hashable, str] = {}
+    for position, (place, slot) in enumerate(rows[0]):
+        values = [row[position][1].value for row in rows]
+        if all(_same(value, values[0]) for value in values):
+            continue
+        meaning = "channels" if slot.name in CHANNELS else slot.name
+        column = (meaning, tuple(map(repr, values)))
+        if column not in columns:
+            name = _free(slot, made.parameters)
+            columns[column] = name
+            made.parameters.append(name)
+            for path, value in zip(made.paths, values, strict=True):
+                made.values.setdefault(path, {})[name] = value
+        made.codes[place] = columns[column]
+
+
+def _same(first: Any, second: Any) -> bool:
+    return repr(first) == repr(second)
+
+
+def _free(slot: Slot, taken: list[str]) -> str:
+    """The argument's own name, with the member's before it where that is taken."""
+    wanted = identifier(slot.name)
+    if wanted not in taken:
+        return wanted
+    stem = identifier(f"{slot.owner}_{slot.name}".replace(".", "_"))
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    return name

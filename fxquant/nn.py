@@ -1,0 +1,31 @@
+"""Modules for models written with quantization in mind, and for generated files.
+
+    from fxquant import nn as fqnn
+
+    self.quant, self.dequant = fqnn.QuantStub(), fqnn.DeQuantStub()
+    self.add = fqnn.FloatFunctional()
+
+Tracing sees through all of them: a model with stubs gives the same graph as one without.
+"""
+
+from __future__ import annotations
+
+from fxquant.backends.source.loading import load_constants, load_model, load_weights
+from fxquant.backends.source.weights import Buffer, Weights
+from fxquant.quant.fake_quantize import FakeQuantize
+from fxquant.quant.float_functional import FloatFunctional
+from fxquant.quant.spec import QuantSpec
+from fxquant.quant.stubs import DeQuantStub, QuantStub
+
+__all__ = [
+    "Buffer",
+    "DeQuantStub",
+    "FakeQuantize",
+    "FloatFunctional",
+    "QuantSpec",
+    "QuantStub",
+    "Weights",
+    "load_constants",
+    "load_model",
+    "load_weights",
+]
