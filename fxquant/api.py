@@ -198,12 +198,9 @@ def lower(
     target = get_backend(backend)
     chosen = LowerOptions(io_layout, io_dtype, dict(options or {}))
     steps = target.pipeline(chosen)
-    properties = state_of(graph_module).properties
-    if "observed" in properties and not target.any_stage:
-        raise PipelineError("the graph still holds observers", fix="call convert before lower")
-    if "functional" not in properties and not target.any_stage:
-        graph_module = Pipeline.default("float")(graph_module)
-    program = steps(FIX_BATCH_SIZE(graph_module))
+    if not target.any_stage:
+        graph_module = _core(graph_module)
+    program = steps(graph_module)
     report = Report(
         operators=target.count_operators(program),
         stayed_float=stayed_float(graph_module),
@@ -212,6 +209,16 @@ def lower(
     lowered = Lowered(program, target, chosen, report)
     report.size = lowered.size()
     return lowered
+
+
+def _core(graph_module: GraphModule) -> GraphModule:
+    """The core dialect of a graph, without observers and of one batch size."""
+    properties = state_of(graph_module).properties
+    if "observed" in properties:
+        raise PipelineError("the graph still holds observers", fix="call convert before lower")
+    if "functional" not in properties:
+        graph_module = Pipeline.default("float")(graph_module)
+    return FIX_BATCH_SIZE(graph_module)
 
 
 def stayed_float(graph_module: GraphModule) -> list[StayedFloat]:
