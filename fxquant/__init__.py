@@ -10,7 +10,16 @@ stage before.
 
 from __future__ import annotations
 
-from fxquant.api import compile, convert, lower, prepare, prepare_qat, simulate, verify
+from fxquant.api import (
+    compile,
+    convert,
+    lower,
+    prepare,
+    prepare_qat,
+    quantize_dynamic,
+    simulate,
+    verify,
+)
 from fxquant.backends.base import Backend, Lowered, LowerOptions
 from fxquant.backends.registry import register_backend
 from fxquant.backends.source.loading import load_model
@@ -76,6 +85,7 @@ __all__ = [
     "optional",
     "prepare",
     "prepare_qat",
+    "quantize_dynamic",
     "register_backend",
     "register_fusion",
     "register_pass",

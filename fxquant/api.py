@@ -14,6 +14,7 @@ import contextlib
 import inspect
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOptions
 from fxquant.backends.registry import get_backend
-from fxquant.errors import FxquantError, InputError, PipelineError
+from fxquant.errors import ConfigError, FxquantError, InputError, PipelineError
 from fxquant.ir.state import state_of
 from fxquant.passes.free_batch_size import FixBatchSize
 from fxquant.passes.instruments import Instrument, watched
@@ -31,6 +32,7 @@ from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
 from fxquant.quant.qat.preparation import own_copy, refuse_untrainable
+from fxquant.quant.spec import PRECISIONS
 from fxquant.report import Report, StayedFloat
 from fxquant.tracing import trace
 from fxquant.tracing.exported import trace_exported
@@ -170,6 +172,47 @@ def _pipeline(given: Pipeline | str | None, method: str) -> Pipeline:
     return Pipeline.parse(given) if isinstance(given, str) else given
 
 
+def quantize_dynamic(
+    model: Model,
+    example_inputs: Any,
+    config: QuantConfig | None = None,
+    *,
+    pipeline: Pipeline | str | None = None,
+    backend: str | Backend = "tflite",
+    kwargs: Mapping[str, Any] | None = None,
+) -> GraphModule:
+    """The model with integer weights and activations that are quantized as they come; no data.
+
+    Layers compute as the target's kernels for float inputs and integer weights do: each row of a
+    dense layer's input (each sample of a convolution's) is put on its own 8-bit grid.
+
+    Args:
+        model: any module, or a program of `torch.export`; it is not changed.
+        example_inputs: a tuple of inputs, as in `torch.export`.
+        config: where to do otherwise; its precision is "dynamic" if None, and may be "dynamic4"
+            or one that only stores weights narrow.
+        pipeline: the passes to run instead of `Pipeline.default("ptq")`.
+        backend: the target whose kernels decide which layers there are.
+        kwargs: keyword inputs of the model.
+
+    Returns:
+        A graph that runs in torch, float32 in and out, ready for `lower`.
+
+    Raises:
+        ConfigError: the configuration asks for grids that need calibration.
+    """
+    settings = QuantConfig("dynamic") if config is None else config
+    if settings.needs_data:
+        raise ConfigError(
+            f"the configuration asks for {settings.precision}, whose grids need calibration",
+            fix='give QuantConfig("dynamic", …), or use prepare, calibrate and convert',
+        )
+    prepared = prepare(
+        model, example_inputs, settings, pipeline=pipeline, backend=backend, kwargs=kwargs
+    )
+    return convert(prepared)
+
+
 @watched
 def lower(
     graph_module: GraphModule,
@@ -250,8 +293,10 @@ def compile(
     Args:
         model: any module, or a program of `torch.export`; it is not changed.
         example_inputs: a tuple of inputs, as in `torch.export`.
-        quantize: None for float32, "int8", or a `QuantConfig`.
-        calibration: input tuples, tensors or batches; needed to quantize.
+        quantize: None for float32, the name of a precision (`quant.spec.PRECISIONS`), e.g.
+            "int8", "dynamic", "float16", or a `QuantConfig`.
+        calibration: input tuples, tensors or batches; needed where activations are integers
+            on grids that must be known beforehand.
         backend: the target's name, or a backend.
         output: where to write the file; nothing is written if None.
         io_layout: dimension order of image inputs and outputs of the file.
@@ -269,6 +314,11 @@ def compile(
         FxquantError: its children say what is wrong; no file is written then.
     """
     settings = _settings(quantize, config, calibration)
+    target = get_backend(backend)
+    chosen = dict(options or {})
+    if settings is not None and settings.uniform in target.by_options:
+        chosen = {**target.by_options[settings.uniform], **chosen}
+        settings = None
     seconds: dict[str, float] = {}
     with _timed(seconds, "trace"):
         graph_module = traced(model, example_inputs, kwargs)
@@ -277,18 +327,18 @@ def compile(
             if pipeline is not None or not get_backend(backend).any_stage:
                 graph_module = _pipeline(pipeline, "float")(graph_module)
     else:
-        assert calibration is not None
         with _timed(seconds, "passes"):
             graph_module = prepare(
-                graph_module, example_inputs, settings, pipeline=pipeline, backend=backend
+                graph_module, example_inputs, settings, pipeline=pipeline, backend=target
             )
-        with _timed(seconds, "calibrate"):
-            calibrate(graph_module, calibration, progress=progress)
+        if calibration is not None:
+            with _timed(seconds, "calibrate"):
+                calibrate(graph_module, calibration, progress=progress)
         with _timed(seconds, "freeze"):
             graph_module = convert(graph_module)
     with _timed(seconds, "lower"):
         lowered = lower(
-            graph_module, backend, io_layout=io_layout, io_dtype=io_dtype, options=options
+            graph_module, target, io_layout=io_layout, io_dtype=io_dtype, options=chosen
         )
     lowered.report.seconds = seconds
     wanted = output is not None and lowered.backend.can_verify() if verify is None else verify
@@ -307,17 +357,35 @@ def _settings(
     if isinstance(quantize, QuantConfig):
         if config is not None:
             raise InputError("the configuration is given twice", fix="drop quantize= or config=")
-        return _settings("int8", quantize, calibration)
-    if quantize is None:
+        settings = quantize
+    elif quantize is None:
         if config is not None:
             raise InputError("config= is given, quantize= is not", fix='say quantize="int8"')
         return None
-    if quantize != "int8":
-        raise InputError(f"quantize={quantize!r} is not known", fix='use None or "int8"')
-    if calibration is None:
+    else:
+        settings = _of_precision(_known(quantize), config)
+    if settings.needs_data and calibration is None:
         fix = "give calibration=: some dozens of inputs like those the device will see"
-        raise InputError('quantize="int8" needs calibration data', fix=fix)
-    return QuantConfig() if config is None else config
+        raise InputError(f'quantize="{settings.precision}" needs calibration data', fix=fix)
+    return settings
+
+
+def _of_precision(name: str, config: QuantConfig | None) -> QuantConfig:
+    """The configuration with a precision that it does not name itself."""
+    given = QuantConfig() if config is None else config
+    if given.precision not in {QuantConfig.precision, name}:
+        what = f"quantize={name!r}, but the configuration says {given.precision!r}"
+        raise InputError(what, fix="give the configuration as quantize=")
+    return replace(given, precision=name)
+
+
+def _known(name: str) -> str:
+    """The name of a precision that is one."""
+    known = [each for each in PRECISIONS if each != "float32"]
+    if name not in known:
+        fix = f"use None, a QuantConfig, or one of {', '.join(known)}"
+        raise InputError(f"quantize={name!r} is not known", fix=fix)
+    return name
 
 
 def _sample(model: Model, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> Any:

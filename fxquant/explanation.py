@@ -223,7 +223,7 @@ def _decision(
     annotation = annotation_of(node)
     precision = "float32" if annotation is None else str(annotation.precision)
     reason = "" if annotation is None else str(annotation.reason)
-    if annotation is not None and annotation.quantized:
+    if annotation is not None and annotation.precision.form != "float":
         fused = annotation.fused_into
         reason = f"ends with %{fused}" if fused else "" if reason == "default" else reason
     counts = operators.get(node.name, {})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fxquant as fq
 from fxquant.backends.tflite.interpreter import LiteRT
-from fxquant.errors import InputError, OutputError, PipelineError, UnsupportedOp
+from fxquant.errors import ConfigError, InputError, OutputError, PipelineError, UnsupportedOp
 
 
 class Net(nn.Module):
@@ -154,6 +154,55 @@ def test_keyword_inputs_are_verified_too(tmp_path: Path) -> None:
     with LiteRT(target) as runtime:
         found = runtime.run({"x": np.ones((2, 3), np.float32), "mask": np.full((2, 1), 2.0, "f4")})
     assert np.array_equal(found["y"], np.full((2, 3), 2.0))
+
+
+@pytest.mark.parametrize(
+    "precision", ["dynamic", "dynamic4", "int8_weights", "int4_weights", "float16", "bfloat16"]
+)
+def test_precisions_that_need_no_data(precision: str, tmp_path: Path) -> None:
+    target = tmp_path / "model.tflite"
+    lowered = fq.compile(Net(), example(), quantize=precision, output=target)
+    assert "calibrate" not in lowered.report.seconds and target.stat().st_size == lowered.size()
+
+
+def test_precisions_that_need_data_say_so() -> None:
+    with pytest.raises(InputError, match='quantize="int8w4" needs calibration data'):
+        fq.compile(Net(), example(), quantize="int8w4")
+
+
+def test_an_unknown_precision_lists_the_known_ones() -> None:
+    with pytest.raises(InputError) as caught:
+        fq.compile(Net(), example(), quantize="int7")
+    text = str(caught.value)
+    assert all(name in text for name in ("int7", "int8", "dynamic", "float16", "bfloat16"))
+
+
+def test_two_precisions_at_once_are_refused() -> None:
+    config = fq.QuantConfig("float16")
+    with pytest.raises(InputError, match="the configuration says 'float16'"):
+        fq.compile(Net(), example(), quantize="dynamic", config=config)
+    fq.compile(Net(), example(), quantize="float16", config=config)
+
+
+def test_quantize_dynamic_returns_a_graph_that_runs() -> None:
+    quantized = fq.quantize_dynamic(Net(), example())
+    (x,) = example()
+    with torch.no_grad():
+        wanted, found = Net().eval()(x), quantized(x)
+    assert 0 < float((found - wanted).norm() / wanted.norm()) < 0.05
+
+
+def test_quantize_dynamic_refuses_what_needs_data() -> None:
+    with pytest.raises(ConfigError, match="int8, whose grids need calibration"):
+        fq.quantize_dynamic(Net(), example(), fq.QuantConfig())
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_onnx_rounds_by_itself(precision: str) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    lowered = fq.compile(Net(), example(), quantize=precision, backend="onnx")
+    assert lowered.options.own["precision"] == precision
+    assert lowered.size() < fq.compile(Net(), example(), backend="onnx").size()
 
 
 def test_an_image_channels_last_needs_no_transpose(data: list[Tensor]) -> None:

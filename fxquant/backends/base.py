@@ -68,12 +68,15 @@ class Backend(ABC):
         suffix: of its files.
         options_class: a frozen dataclass of the choices that only this backend knows.
         any_stage: whether it takes a graph of any stage as it is, instead of the core dialect.
+        by_options: precisions that it gives to a float graph by itself, and the options that ask
+            for them.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     options_class: ClassVar[type[Any] | None] = None
     any_stage: ClassVar[bool] = False
+    by_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
     def constraints(self) -> Any:

@@ -22,6 +22,7 @@ from fxquant.cli.input_spec import Call, InputSpec, random_call
 from fxquant.cli.model_source import failure_of
 from fxquant.cli.stages import Stages
 from fxquant.passes.pipeline import Pipeline
+from fxquant.quant.config import QuantConfig
 
 PROBES = 8  # calls on which the result is compared with torch
 
@@ -71,16 +72,16 @@ class Conversion:
         with self.stages.stage("passes"):
             return (self.pipeline or Pipeline.default("float"))(traced)
 
-    def quantized(self) -> GraphModule:
-        """The core graph, calibrated and frozen."""
-        assert self.data is not None
+    def quantized(self, config: QuantConfig) -> GraphModule:
+        """The core graph, calibrated where there are data, and frozen."""
         example = next(self.calls(1))
         with self.stages.stage("prepare"):
             prepared = fxquant.prepare(
-                self.model, example.args, kwargs=example.kwargs, pipeline=self.pipeline
+                self.model, example.args, config, kwargs=example.kwargs, pipeline=self.pipeline
             )
-        with self.stages.stage("calibrate", own_progress=True):
-            fxquant.calibrate(prepared, self.data)
+        if self.data is not None:
+            with self.stages.stage("calibrate", own_progress=True):
+                fxquant.calibrate(prepared, self.data)
         with self.stages.stage("freeze"):
             return fxquant.convert(prepared)
 

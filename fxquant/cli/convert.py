@@ -23,13 +23,23 @@ from fxquant.cli.pictures import Preprocessing
 from fxquant.errors import InputError, OutputError
 from fxquant.passes.instruments import Dump, instruments
 from fxquant.passes.pipeline import Pipeline
+from fxquant.quant.config import QuantConfig
 
 
 class Quantize(StrEnum):
     """What the operators of the file compute in."""
 
-    int8 = "int8"
     none = "none"
+    int8 = "int8"
+    int8w4 = "int8w4"
+    uint8 = "uint8"
+    int16x8 = "int16x8"
+    dynamic = "dynamic"
+    dynamic4 = "dynamic4"
+    int8_weights = "int8_weights"
+    int4_weights = "int4_weights"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
 
 
 class Layout(StrEnum):
@@ -89,14 +99,14 @@ def convert(
     specs = parse_inputs(inputs)
     preprocessing = Preprocessing(_numbers("mean", mean), _numbers("std", std), size)
     passes = None if pipeline is None else Pipeline.parse(pipeline)
-    int8 = _wants_int8(quantize, calibrate)
+    config = _configuration(quantize, calibrate)
     data = None
     if calibrate is not None:
         data = open_calibration_data(calibrate, specs, preprocessing, limit)
     conversion = Conversion(load_model(model, weights), specs, data, passes)
     conversion.try_model()
     with instruments(*(() if dump is None else (Dump(dump),))):
-        core = conversion.quantized() if int8 else conversion.float()
+        core = conversion.float() if config is None else conversion.quantized(config)
         lowered = conversion.lower(core, IO_LAYOUTS[io_layout], IO_DTYPES[io_dtype])
     if verify:
         conversion.verify(lowered)
@@ -106,11 +116,17 @@ def convert(
     typer.echo(f"wrote {output}")
 
 
-def _wants_int8(quantize: Quantize | None, calibrate: Path | None) -> bool:
-    if quantize is Quantize.int8 and calibrate is None:
+def _configuration(quantize: Quantize | None, calibrate: Path | None) -> QuantConfig | None:
+    """What to quantize to; None where the file stays float."""
+    if quantize is None:
+        return None if calibrate is None else QuantConfig()
+    if quantize is Quantize.none:
+        return None
+    config = QuantConfig(quantize.value)
+    if config.needs_data and calibrate is None:
         fix = "add --calibrate with a folder of pictures or an .npz file like the real inputs"
-        raise InputError("--quantize int8 needs calibration data", fix=fix)
-    return quantize is Quantize.int8 or (quantize is None and calibrate is not None)
+        raise InputError(f"--quantize {quantize.value} needs calibration data", fix=fix)
+    return config
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

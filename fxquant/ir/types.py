@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
+INT4: torch.dtype = torch.int4  # type: ignore[attr-defined]  # torch's stubs lack it
+"""A dtype that torch knows by name only; such values are int8 tensors."""
+
 DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.float32: "f32",
     torch.float64: "f64",
     torch.float16: "f16",
     torch.bfloat16: "bf16",
+    INT4: "i4",
     torch.int8: "i8",
     torch.uint8: "u8",
     torch.int16: "i16",

@@ -6,11 +6,14 @@
 
 The user's rules (`QuantConfig`) ask, the target's constraint table answers. Operators that could
 compute in either stand where the fewest bytes are converted (`free_precision`, `borders`), so that
-no island of integers is left between two float operators. Nothing is computed differently yet.
+no island of integers is left between two float operators. Where a target lacks the precision asked
+for, the next wider one is tried (`Precision.otherwise`) and the reason kept. Nothing is computed
+differently yet.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -36,8 +39,10 @@ from fxquant.quant.constraints import (
     operands_of,
     operator_name,
 )
-from fxquant.quant.spec import FLOAT32
+from fxquant.quant.spec import FLOAT32, Precision, precision
 from fxquant.report import StayedFloat
+
+NO_WEIGHTS = "has no weights to store narrow"
 
 
 @register_pass
@@ -72,6 +77,9 @@ class Annotate(Pass):
         for node, annotation in decisions.all().items():
             node.meta["annotation"] = annotation
         state.stayed_float = tuple(_stayed(graph_module, decisions.found))
+        replaced = list(_replaced(graph_module, decisions.found))
+        if replaced:
+            state.notes[self.name] = replaced
         return PassResult(graph_module, True)
 
 
@@ -107,19 +115,36 @@ class _Decisions:
             before = self._alone(leader, choice)
             row = self.table.row_of(node, self.root) if before.quantized else None
             return replace(before, row=row)
-        if not choice.precision.quantized:
-            return Annotation(choice.precision, f"rule {choice.rule}")
+        wanted, reason = choice.precision, ""
         row = self.table.row_of(node, self.root)
-        name = f"{self.table.target} has no {choice.precision} kernel for {_title(node, self.root)}"
+        while wanted.form != "float":
+            problem = self._problem(node, wanted, row)
+            if problem is None and wanted is choice.precision:
+                return Annotation(wanted, choice.rule, row)
+            if problem is None:
+                return Annotation(wanted, reason, row, asked=choice.precision)
+            reason = reason or problem
+            wanted = precision(wanted.otherwise)
+        if choice.precision.form == "float":
+            return Annotation(choice.precision, f"rule {choice.rule}")
+        return Annotation(FLOAT32, reason)
+
+    def _problem(self, node: Node, wanted: Precision, row: Row | None) -> str | None:
+        """Why a node cannot be of a precision; None if it can."""
+        if wanted.form == "rounded":
+            return None
+        if wanted.form != "static":
+            return _narrow_problem(node, wanted, row)
+        name = f"{self.table.target} has no {wanted} kernel for {_title(node, self.root)}"
         if row is None:
-            return Annotation(FLOAT32, name)
-        activations = choice.precision.activations
+            return name
         problem = row.problem(node) or _weights_problem(node, row)
-        if problem is None and activations is not None and activations.dtype not in row.dtypes:
-            problem = name
-        if problem is not None:
-            return Annotation(FLOAT32, problem)
-        return Annotation(choice.precision, choice.rule, row)
+        assert wanted.activations is not None
+        if problem is None and wanted.activations.dtype not in row.dtypes:
+            return name
+        if problem is None and row.weights is not None and _has_weights(node, row):
+            return row.weights.problem(wanted)
+        return problem
 
     def _fuse(self) -> None:
         for node, annotation in self.found.items():
@@ -150,9 +175,22 @@ class _Decisions:
 def _stayed(root: GraphModule, found: dict[Node, Annotation]) -> Iterator[StayedFloat]:
     """What computes in float and could have been asked not to, for the report."""
     for node, annotation in found.items():
-        if not annotation.quantized and annotation.reason != MOVES_FLOAT:
+        own = annotation.reason not in {MOVES_FLOAT, NO_WEIGHTS}
+        if annotation.precision.form == "float" and own:
             source = source_text(node) or ""
             yield StayedFloat(node.name, operator_name(node, root), annotation.reason, source)
+
+
+def _replaced(root: GraphModule, found: dict[Node, Annotation]) -> Iterator[str]:
+    """What got another precision than the one asked for, one line for all of a kind."""
+    kinds = Counter(
+        (operator_name(node, root), annotation.asked.name, annotation.precision.name, reason)
+        for node, annotation in found.items()
+        for reason in [annotation.reason]
+        if annotation.asked is not None
+    )
+    for (operator, asked, got, reason), count in kinds.items():
+        yield f"{count} {operator}: {got} instead of {asked}, {reason}"
 
 
 def _title(node: Node, root: GraphModule) -> str:
@@ -168,3 +206,16 @@ def _weights_problem(node: Node, row: Row) -> str | None:
         if constant and not is_attribute(operand):
             return f"its {name} is not a constant"
     return None
+
+
+def _has_weights(node: Node, row: Row) -> bool:
+    """Whether an operator has constant weights."""
+    kinds = ((row.operands.get(name), operand) for name, operand in operands_of(node))
+    return any(r is not None and r.kind == "symmetric" and is_attribute(o) for r, o in kinds)
+
+
+def _narrow_problem(node: Node, wanted: Precision, row: Row | None) -> str | None:
+    """Why the weights of a float operator cannot be stored narrow; None if they can."""
+    if row is None or row.weights is None or not _has_weights(node, row):
+        return NO_WEIGHTS
+    return row.weights.problem(wanted)

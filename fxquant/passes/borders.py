@@ -36,7 +36,8 @@ Dtypes = Sequence[str]
 
 def dtype_of(precision: Precision) -> str:
     """The dtype in which an operator of that precision reads and writes values."""
-    return FLOAT if precision.activations is None else precision.activations.dtype
+    quantized = precision.activations if precision.quantized else None
+    return FLOAT if quantized is None else quantized.dtype
 
 
 def element_cost(source: str, target: str) -> int:

@@ -12,6 +12,8 @@ Nothing stands between an operator and the activation fused into it, nor behind 
 move values, nor at a bias (int32; its scale follows). Values that must share parameters call one
 module. Where a value with prescribed parameters goes into such a set, it is quantized again at
 that edge only. All FakeQuantize are off at first, so nothing changes yet.
+
+Where operators compute in float, `float_regions` says what stands there.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch.fx import GraphModule, Node
 from fxquant.ir.edit import add_module, get_attribute, inherit, is_attribute, tensor_at
 from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
+from fxquant.passes.float_regions import dynamic_spec, rounded_values
 from fxquant.passes.registry import register_pass
 from fxquant.quant.config import QuantConfig
 from fxquant.quant.constraints import (
@@ -69,6 +72,7 @@ class _Inserter:
         self.casts: dict[tuple[Node, str], Group] = {}
         self.again: dict[tuple[Node, Node], Group | None] = {}
         self.grids: dict[tuple[str, str, tuple[float, int] | None], Node] = {}
+        self.dynamic: dict[tuple[Node, QuantSpec], Group] = {}
 
     def run(self) -> bool:
         nodes = [node for node in self.root.graph.nodes if node.op != "get_attr"]
@@ -82,7 +86,19 @@ class _Inserter:
                 self._place(node, self.groups[node], list(node.users))
         for (user, value), group in self.again.items():
             self._requantize(user, value, group or self.groups[user])
+        for node in nodes:
+            self._quantize_dynamically(node)
+        for value, spec, users in list(rounded_values(self.root)):
+            self._place(value, Group(spec, constant=is_attribute(value)), users)
         return bool(self.placed)
+
+    def _quantize_dynamically(self, node: Node) -> None:
+        """A dynamic FakeQuantize before an operator, shared by those that read it alike."""
+        found = dynamic_spec(node)
+        if found is not None:
+            value, spec = found
+            group = self.dynamic.setdefault((value, spec), Group(spec))
+            self._place(value, group, [node])
 
     def _requantize(self, user: Node, value: Node, group: Group) -> None:
         source = self.placed.get((value, self._path(self.groups[value])), value)
@@ -95,7 +111,7 @@ class _Inserter:
             self.groups.add(node, self._observed(node, spec))
             return
         annotation = annotation_of(node)
-        if annotation is None or annotation.precision.activations is None:
+        if annotation is None or not annotation.quantized:
             return
         self._constants(node, annotation)
         if is_float(node) and annotation.fused_into is None:
@@ -181,7 +197,9 @@ class _Inserter:
     def _quantize_weights(self, node: Node) -> None:
         """FakeQuantize at the constant weights of an operator, one per tensor and spec."""
         annotation = annotation_of(node)
-        if annotation is None or annotation.precision.weights is None:
+        if annotation is None or annotation.precision.form in {"float", "rounded"}:
+            return
+        if annotation.precision.weights is None:
             return
         for operand, role in roles(node):
             if is_attribute(operand.node) and role.kind == "symmetric":

@@ -66,6 +66,9 @@ class TrainQuantizers(Pass):
     def run(self, graph_module: GraphModule) -> PassResult:
         made: dict[int, TrainedFakeQuantize] = {}
         for node, module in list(fake_quantizes(graph_module)):
+            if not module.has_grid:  # such values are rounded in training as they always are
+                module.switch(observing=False, quantizing=True)
+                continue
             made.setdefault(id(module), self._trained(module))
             name = str(node.target).rpartition(".")[2]
             get_attribute(graph_module, NAMESPACE).add_module(name, made[id(module)])

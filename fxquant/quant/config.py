@@ -165,13 +165,26 @@ class QuantConfig:
     def resolved(self, name: str) -> Precision:
         """The precision of that name with the specs of this configuration."""
         chosen = precision(name)
-        if name != self.precision or not chosen.quantized:
+        if name != self.precision or chosen.form == "float":
             return chosen
+        own = self.activations if chosen.quantized else None
         return replace(
             chosen,
-            activations=self.activations or chosen.activations,
+            activations=own or chosen.activations,
             weights=self.weights or chosen.weights,
         )
+
+    @property
+    def uniform(self) -> str:
+        """The precision of the whole graph; empty where rules or specs make differences."""
+        alike = not (self.rules or self.keep_float or self.weights or self.activations)
+        return self.precision if alike else ""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether some values can only be quantized after calibration."""
+        named = (self.precision, *(rule.precision for rule in self.rules))
+        return any(precision(name).quantized for name in named)
 
     def choices(self, graph_module: GraphModule) -> dict[Node, Choice]:
         """The precision that the rules give to each operator of a graph.

@@ -7,6 +7,8 @@ One row per core operator says what each tensor argument and the output must be:
     "cat":     row(tensors=shared, output=shared)
     "reshape": row(self=asymmetric, output=carried("self"))
 
+    "conv2d":  row(…, weights=WeightForms(static=("int8", "int4"), dynamic=("int8",)))
+
 An operator may have several rows; the first whose `when` holds of the node counts. `refused(why)`
 is a row too: it keeps an operator in float, and its reason is what the user reads.
 """
@@ -97,6 +99,35 @@ Condition = Callable[[Node], bool]
 
 
 @dataclass(frozen=True)
+class WeightForms:
+    """The dtypes that the constant weights of an operator may have, by what computes with them.
+
+    Attributes:
+        static: beside integer activations on known grids.
+        dynamic: beside float activations that the kernel quantizes itself.
+        stored: turned to float before a float operator.
+        reasons: why a form or a dtype is missing, by `dynamic`, `dynamic int4`, …
+        dims: along which dimensions of a node's input a dynamic grid holds; None for the usual.
+    """
+
+    static: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
+    reasons: tuple[tuple[str, str], ...] = ()
+    dims: Callable[[Node], tuple[int, ...]] | None = None
+
+    def problem(self, precision: Precision) -> str | None:
+        """Why weights of a precision are impossible; None if they are possible."""
+        form, spec = precision.form, precision.weights
+        allowed = {"static": self.static, "dynamic": self.dynamic, "stored": self.stored}
+        if spec is None or form not in allowed or spec.dtype in allowed[form]:
+            return None
+        known = dict(self.reasons)
+        usual = f"there is no {form} form with {spec.dtype} weights"
+        return known.get(f"{form} {spec.dtype}") or known.get(form) or usual
+
+
+@dataclass(frozen=True)
 class Row:
     """What a target demands of one operator.
 
@@ -108,6 +139,8 @@ class Row:
         when: the row counts only for nodes of which this holds.
         checks: what may still be wrong with a node; each returns the reason or None.
         reason: why the operator has no integer form at all.
+        weights: what constant weights (operands that are `symmetric`) may be stored as; None:
+            as a precision with integer activations says, and nothing else.
     """
 
     operands: Mapping[str, Role] = field(default_factory=dict)
@@ -117,6 +150,7 @@ class Row:
     when: Condition | None = None
     checks: tuple[Check, ...] = ()
     reason: str = ""
+    weights: WeightForms | None = None
 
     def problem(self, node: Node) -> str | None:
         """Why this node cannot be computed in integers; None if it can."""
@@ -132,10 +166,14 @@ def row(
     fuses: bool = False,
     when: Condition | None = None,
     checks: tuple[Check, ...] = (),
+    weights: WeightForms | None = None,
     **operands: Role,
 ) -> Row:
-    """A row whose keyword arguments are the operator's tensor arguments."""
-    return Row(operands, output, dtypes, fuses, when, checks)
+    """A row whose keyword arguments are the operator's tensor arguments.
+
+    `weights` is the column of that name; an argument so called needs `Row(…)`.
+    """
+    return Row(operands, output, dtypes, fuses, when, checks, weights=weights)
 
 
 def refused(reason: str, when: Condition | None = None) -> Row:
@@ -186,12 +224,14 @@ class Annotation:
         reason: why; for float the obstacle, for integers the rule.
         row: the target's demands, where the node is quantized.
         fused_into: name of the activation that follows and ends the operator.
+        asked: the precision that the rules ask for, where the target lacks it.
     """
 
     precision: Precision
     reason: str
     row: Row | None = None
     fused_into: str | None = None
+    asked: Precision | None = None
 
     @property
     def quantized(self) -> bool:
@@ -204,7 +244,9 @@ class Annotation:
         return plain if self.row is None else self.row.output
 
     def __str__(self) -> str:
-        if not self.quantized:
+        if self.asked is not None:
+            return f"{self.precision} instead of {self.asked}: {self.reason}"
+        if self.precision.form == "float":
             return f"{self.precision}: {self.reason}"
         if self.fused_into is not None:
             return f"{self.precision} fused into %{self.fused_into}"

@@ -1,8 +1,11 @@
-"""FakeQuantize: a value rounded to its integer grid, in floating point; the observer stands inside.
+"""FakeQuantize: a value rounded to its grid, in floating point; the observer stands inside.
 
 Three modes: *observing* (the value passes unchanged and is measured), *quantizing* (the value is
 rounded) and off. `prepare` makes them off, `calibrate` observes and then switches to quantizing;
 both at once is training.
+
+Grids whose parameters are prescribed or found while the program runs, and the narrow floating
+point dtypes, have nothing to observe; modes and gradients are the same.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.quant.arithmetic import Parameters
+from fxquant.quant.narrow import dynamically_quantized, rounded_to
 from fxquant.quant.observers import Observer, make_observer, state_problem
 from fxquant.quant.spec import QuantSpec
 
@@ -49,14 +53,19 @@ class FakeQuantize(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """The value, measured and rounded as the mode says."""
-        if self.observing and not self.is_fixed:
+        if self.observing and self.spec.observed:
             self.measure(value)
         return self.rounded(value) if self.quantizing else value
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the target prescribes the parameters."""
-        return self.spec.fixed is not None
+        """Whether no data can change the parameters: prescribed, dynamic, or none at all."""
+        return not self.spec.observed
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether scale and zero point are one set of constants."""
+        return not self.spec.rounds and not self.spec.dynamic
 
     def measure(self, value: Tensor) -> None:
         """Let the observer see a value; of a constant only the present one counts."""
@@ -91,6 +100,10 @@ class FakeQuantize(nn.Module):
     def rounded(self, value: Tensor) -> Tensor:
         """The value on its grid."""
         low, high = self.spec.low, self.spec.high
+        if self.spec.rounds:
+            return rounded_to(value, self.spec.dtype)
+        if self.spec.dynamic:
+            return dynamically_quantized(value, self.spec.dims, low, high)
         if self.spec.axis is None:
             return torch.fake_quantize_per_tensor_affine(
                 value, self.scale, self.zero_point, low, high

@@ -132,7 +132,7 @@ def grid_of(root: GraphModule, value: Node) -> FakeQuantize | None:
     if value.op == "call_module":
         module = get_attribute(root, str(value.target))
         if isinstance(module, FakeQuantize):
-            return module
+            return module if module.has_grid else None
     annotation = annotation_of(value)
     if annotation is None or not annotation.output.moves:
         return None

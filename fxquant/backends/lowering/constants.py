@@ -25,27 +25,36 @@ class Constant:
         name: the path under which it will stand in the module.
         data: the values; never written into.
         quantization: what the integers mean; None for plain data.
+        storage: the dtype in the file where torch cannot hold it, e.g. int4.
+        narrow: for floats, the integers or 16-bit floats that are stored, to be turned into
+            `data` before they are read; what is computed from `data` forgets them.
     """
 
     name: str
     data: torch.Tensor
     quantization: Quantization | None = None
+    storage: torch.dtype | None = None
+    narrow: Constant | None = None
 
     @property
     def type(self) -> TensorType:
         """Shape, dtype and quantization."""
-        return TensorType(tuple(self.data.shape), self.data.dtype, self.quantization)
+        dtype = self.storage or self.data.dtype
+        return TensorType(tuple(self.data.shape), dtype, self.quantization)
 
     def permute(self, order: Sequence[int]) -> Constant:
         """The dimensions in another order; the axis of the scales follows."""
         quantization = self.quantization
         if quantization is not None and quantization.axis is not None:
             quantization = replace(quantization, axis=list(order).index(quantization.axis))
-        return Constant(self.name, self.data.permute(*order), quantization)
+        narrow = None if self.narrow is None else self.narrow.permute(order)
+        data = self.data.permute(*order)
+        return replace(self, data=data, quantization=quantization, narrow=narrow)
 
     def reshape(self, shape: Sequence[int]) -> Constant:
         """The same elements in another shape; dimensions before the scales' axis must stay."""
-        return Constant(self.name, self.data.reshape(tuple(shape)), self.quantization)
+        narrow = None if self.narrow is None else self.narrow.reshape(shape)
+        return replace(self, data=self.data.reshape(tuple(shape)), narrow=narrow)
 
     def slice(self, axis: int, start: int, size: int) -> Constant:
         """A range along one axis, with its scales."""
@@ -55,7 +64,9 @@ class Constant:
             quantization = Quantization(
                 quantization.scale[part], quantization.zero_point[part], axis
             )
-        return Constant(self.name, self.data.narrow(axis, start, size), quantization)
+        narrow = None if self.narrow is None else self.narrow.slice(axis, start, size)
+        data = self.data.narrow(axis, start, size)
+        return replace(self, data=data, quantization=quantization, narrow=narrow)
 
     def dequantize(self) -> Constant:
         """The reals that the integers stand for."""
@@ -63,6 +74,10 @@ class Constant:
             return self
         scale, zero_point = quantization_tensors(self.quantization, self.data.dim())
         return Constant(self.name, (self.data - zero_point).float() * scale)
+
+    def stored(self) -> Constant:
+        """The reals, with the integers kept as what is stored."""
+        return self if self.quantization is None else replace(self.dequantize(), narrow=self)
 
 
 Value = Node | Constant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +31,10 @@ class OnnxBackend(Backend):
     name: ClassVar[str] = "onnx"
     suffix: ClassVar[str] = ".onnx"
     options_class: ClassVar[type[Any] | None] = OnnxOptions
+    by_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "float16": {"precision": "float16"},
+        "bfloat16": {"precision": "bfloat16"},
+    }
 
     def constraints(self) -> ConstraintTable:
         """Where integers pay."""

@@ -15,6 +15,8 @@ from fxquant.backends.tflite.dialect.table import ROWS
 from fxquant.backends.tflite.interpreter import Kernels
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
 from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
+from fxquant.backends.tflite.lower_options import TfliteOptions
+from fxquant.backends.tflite.passes.drop_rounding import DropRounding
 from fxquant.backends.tflite.passes.fold_tfl_constants import FoldTflConstants
 from fxquant.backends.tflite.passes.fuse_activation import FuseActivation
 from fxquant.backends.tflite.passes.merge_pads import MergePads
@@ -23,6 +25,7 @@ from fxquant.backends.tflite.simulation import Simulation
 from fxquant.backends.tflite.verify import verify
 from fxquant.backends.tflite.verify_report import VerifyReport
 from fxquant.errors import InputError
+from fxquant.passes.base import Pass
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.unroll_recurrent import UnrollRecurrent
 from fxquant.quant.constraints import ConstraintTable
@@ -33,6 +36,7 @@ class TfliteBackend(Backend):
 
     name: ClassVar[str] = "tflite"
     suffix: ClassVar[str] = ".tflite"
+    options_class: ClassVar[type[Any] | None] = TfliteOptions
 
     def constraints(self) -> ConstraintTable:
         """What LiteRT's int8 kernels take."""
@@ -40,11 +44,17 @@ class TfliteBackend(Backend):
 
     def pipeline(self, options: LowerOptions) -> Pipeline:
         """legalize, then few exact rewrites around the layout."""
-        self.own_options(options)
+        chosen = self.own_options(options)
+        assert isinstance(chosen, TfliteOptions)
+        before: tuple[Pass, ...] = () if chosen.round_activations else (DropRounding(),)
+        legalize = LegalizeTflite(
+            integer_io=options.io_dtype == "int8", bfloat16_storage=chosen.bfloat16_storage
+        )
         return Pipeline(
             (
                 UnrollRecurrent(),
-                LegalizeTflite(integer_io=options.io_dtype == "int8"),
+                *before,
+                legalize,
                 FoldTflConstants(),
                 AssignLayout(io_layout=options.io_layout),
                 FoldTflConstants(),

@@ -22,6 +22,7 @@ from fxquant.quant.constraints import (
     ConstraintTable,
     Role,
     Row,
+    WeightForms,
     asymmetric,
     carried,
     fixed,
@@ -32,6 +33,18 @@ from fxquant.quant.constraints import (
     same_as,
     shared,
     symmetric,
+)
+
+from .weight_forms import (
+    BATCHED,
+    CONVOLVED,
+    DENSE,
+    DEPTHWISE,
+    TABLES,
+    TRANSPOSED,
+    VOLUMES,
+    is_constant_matrix,
+    is_depthwise,
 )
 
 CLAMPS = ((0.0, INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0))
@@ -76,9 +89,16 @@ def _pads_with_zero(node: Node) -> bool:
     return named_arguments(node).get("value") in (None, 0, 0.0, False)
 
 
-def _convolution(axis: int, *checks: Check) -> Row:
+def _convolution(
+    axis: int, *checks: Check, weights: WeightForms, when: Condition | None = None
+) -> Row:
     roles = {"input": asymmetric, "weight": symmetric(axis), "bias": int32("input*weight")}
-    return Row(roles, dtypes=ALL, fuses=True, checks=checks)
+    return Row(roles, dtypes=ALL, fuses=True, checks=checks, weights=weights, when=when)
+
+
+def _in_float(why: str, axis: int) -> Row:
+    """A convolution without an integer kernel; its weights may be stored narrow."""
+    return Row({"weight": symmetric(axis)}, reason=why, weights=VOLUMES)
 
 
 def _moves(argument: str = "self") -> Row:
@@ -89,29 +109,43 @@ def _computes(output: Role = asymmetric, dtypes: tuple[str, ...] = ALL) -> Row:
     return Row({"self": asymmetric, "input": asymmetric}, output=output, dtypes=dtypes)
 
 
-def _product(other: str) -> tuple[Row, Row]:
-    """A constant second operand makes a dense layer; BATCH_MATMUL has no uint8."""
+def _product(other: str) -> tuple[Row, ...]:
+    """A constant matrix makes a dense layer; BATCH_MATMUL has no uint8."""
+    dense = {"self": asymmetric, other: symmetric(1)}
     roles = {"self": asymmetric, other: symmetric()}
-    constant = Row(roles, dtypes=ALL, when=_is_constant(other))
-    return constant, Row(roles, dtypes=SIGNED)
+    return (
+        Row(dense, dtypes=ALL, when=is_constant_matrix(other), weights=DENSE),
+        Row(roles, dtypes=ALL, when=_is_constant(other), weights=BATCHED),
+        Row(roles, dtypes=SIGNED),
+    )
 
 
 NO_GROUPS = _must_be("groups", 1, "TRANSPOSE_CONV has no groups")
 NO_ALPHA = _must_be("alpha", 1, "ADD and SUB have no factor")
 
-CONVOLUTIONS: Mapping[str, Row] = {
-    "conv1d": _convolution(0),
-    "conv2d": _convolution(0),
-    "conv_transpose1d": _convolution(1, NO_GROUPS),
-    "conv_transpose2d": _convolution(1, NO_GROUPS),
-    "linear": _convolution(0),
-    "conv3d": refused("CONV_3D computes in float only"),
-    "conv_transpose3d": refused("CONV_3D_TRANSPOSE computes in float only"),
+CONVOLUTIONS: Mapping[str, Row | tuple[Row, ...]] = {
+    "conv1d": (
+        _convolution(0, weights=DEPTHWISE, when=is_depthwise),
+        _convolution(0, weights=CONVOLVED),
+    ),
+    "conv2d": (
+        _convolution(0, weights=DEPTHWISE, when=is_depthwise),
+        _convolution(0, weights=CONVOLVED),
+    ),
+    "conv_transpose1d": _convolution(1, NO_GROUPS, weights=TRANSPOSED),
+    "conv_transpose2d": _convolution(1, NO_GROUPS, weights=TRANSPOSED),
+    "linear": _convolution(0, weights=DENSE),
+    "conv3d": _in_float("CONV_3D computes in float only", 0),
+    "conv_transpose3d": _in_float("CONV_3D_TRANSPOSE computes in float only", 1),
+    "embedding": Row(
+        {"weight": symmetric(0)}, weights=TABLES, reason=dict(TABLES.reasons)["static"]
+    ),
 }
 
 # A second operand with zero point 0 keeps batched products in the delegate.
-PRODUCTS: Mapping[str, tuple[Row, Row]] = {
+PRODUCTS: Mapping[str, tuple[Row, ...]] = {
     "matmul": _product("other"),
+    "mm": _product("mat2"),
     "bmm": _product("mat2"),
 }
 

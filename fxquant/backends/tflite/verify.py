@@ -26,7 +26,8 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from fxquant.backends.tflite.contents import FileModel, FileTensor
-from fxquant.backends.tflite.dialect import QTensor, Value, use_kernels
+from fxquant.backends.tflite.dialect import QTensor, Value, dequantize, use_kernels
+from fxquant.backends.tflite.dialect.conditions import CONDITIONS
 from fxquant.backends.tflite.differences import Difference, difference_between, same_bits
 from fxquant.backends.tflite.flatbuffer import to_segments
 from fxquant.backends.tflite.interpreter import Kernels, LiteRT, Source
@@ -34,7 +35,7 @@ from fxquant.backends.tflite.layout.rewrite import IO_PERMUTATION
 from fxquant.backends.tflite.litert_session import Array
 from fxquant.backends.tflite.reference_limits import why_not_reference
 from fxquant.backends.tflite.sample_inputs import call_arguments, flat_inputs
-from fxquant.backends.tflite.serialize import Contents, contents_of, row_of
+from fxquant.backends.tflite.serialize import Contents, call_of, contents_of, row_of
 from fxquant.backends.tflite.verify_report import OperatorRow, OutputRow, VerifyReport
 from fxquant.errors import InputError
 from fxquant.ir.edit import tensor_at
@@ -121,7 +122,10 @@ class _Comparison:
         self.report.rows = list(self.rows.values())
         tensors = self.contents.model.main.tensors
         names = self.contents.model.signatures[0].outputs
-        self.report.outputs = [OutputRow(name, _tensor_text(tensors[i])) for name, i in names]
+        hybrid = any(row.hybrid for row in self.rows.values())
+        self.report.outputs = [
+            OutputRow(name, _tensor_text(tensors[i]), hybrid=hybrid) for name, i in names
+        ]
 
     def sample(self, sample: Any, reference: Reference | None) -> None:
         """Run both on one sample and add what differs to the rows."""
@@ -155,10 +159,19 @@ class _Comparison:
         if not same:
             theirs = {argument: values[argument].theirs for argument in node.all_input_nodes}
             alone = self.compute(node, theirs)
-        if node not in self.rows:
+        if node not in self.rows or self.is_hidden(node):
             return _Pair(ours, alone, same)
         summed = [values[argument].theirs for argument in node.all_input_nodes]
         return self.compare(node, ours, alone, _magnitude(node, summed))
+
+    def is_hidden(self, node: Node) -> bool:
+        """Whether nobody can see a value: XNNPACK turns stored weights into floats by itself, and
+        the interpreter gives no bfloat16 away."""
+        kind = node.meta.get("type")
+        if getattr(kind, "dtype", None) is torch.bfloat16:
+            return True
+        stored = all(each in self.constants for each in node.all_input_nodes)
+        return self.report.kernels == "xnnpack" and node.target is dequantize and stored
 
     def compute(self, node: Node, values: Mapping[Node, Any]) -> Any:
         """Call the node's function; stored tensors are made once."""
@@ -166,7 +179,7 @@ class _Comparison:
             return self.constants[node]
         args, kwargs = map_arg((node.args, node.kwargs), lambda each: values[each])
         result = cast(Callable[..., Any], node.target)(*args, **kwargs)
-        if node.all_input_nodes and all(each.op == "get_attr" for each in node.all_input_nodes):
+        if node.all_input_nodes and all(each in self.constants for each in node.all_input_nodes):
             self.constants[node] = result
         return result
 
@@ -257,7 +270,10 @@ def _require_same_tensors(written: FileModel, found: FileModel) -> None:
 
 def _row(node: Node) -> OperatorRow:
     name = cast(Any, node.target).__name__
-    return OperatorRow(node.name, name, format_type(node), source_text(node), format_node(node))
+    found = row_of(node)
+    hybrid = found is not None and CONDITIONS["hybrid"](call_of(node, found))
+    text = format_node(node)
+    return OperatorRow(node.name, name, format_type(node), source_text(node), text, hybrid=hybrid)
 
 
 def _data(value: Value) -> Tensor:

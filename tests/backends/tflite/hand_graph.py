@@ -39,12 +39,19 @@ class HandGraph:
         return self._typed(self.graph.get_attr(name), data)
 
     def constant(
-        self, name: str, data: Tensor, scale: Any, zero_point: Any = 0, axis: int | None = None
+        self,
+        name: str,
+        data: Tensor,
+        scale: Any,
+        zero_point: Any = 0,
+        axis: int | None = None,
+        storage: str | None = None,
     ) -> Node:
         """A stored tensor of integers that stand for reals."""
         stored = self.stored(name, data)
         scales = tuple(scale.tolist()) if isinstance(scale, Tensor) else scale
-        return self.call(tfl.constant, stored, scales, zero_point, axis)
+        kwargs = {} if storage is None else {"storage": storage}
+        return self.call(tfl.constant, stored, scales, zero_point, axis, **kwargs)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
         """One use of a function of the dialect."""

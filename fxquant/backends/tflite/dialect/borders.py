@@ -35,15 +35,20 @@ def constant(
     scale: Numbers | None = None,
     zero_point: Numbers = 0,
     axis: int | None = None,
+    *,
+    storage: str | None = None,
 ) -> Value:
-    """A stored tensor; quantized where it has a scale (one per index of `axis`, if given)."""
+    """A stored tensor; quantized where it has a scale (one per index of `axis`, if given).
+
+    `storage="int4"` packs the integers in the file; here they are int8.
+    """
     if scale is None:
         return data
     scales = _vector(scale, torch.float32)
     zeros = _vector(zero_point, torch.int64)
     if zeros.numel() == 1 and scales.numel() > 1:
         zeros = zeros.expand(scales.numel())
-    return QTensor(data, scales, zeros, axis)
+    return QTensor(data, scales, zeros, axis, storage)
 
 
 def bind(x: Tensor, *, out: QType) -> QTensor:

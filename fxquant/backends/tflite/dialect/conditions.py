@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fxquant.ir.types import TensorType, dtype_name
+from fxquant.ir.types import INT4, TensorType, dtype_name
 
 if TYPE_CHECKING:
     from .row import Call
@@ -25,7 +25,9 @@ def kind_of(value: TensorType) -> str:
     name = dtype_name(value.dtype)
     if value.quantization is None:
         return name
-    return {"i8": "q8", "u8": "qu8", "i16": "q16", "i32": "q32", "i64": "q64"}.get(name, name)
+    return {"i4": "q4", "i8": "q8", "u8": "qu8", "i16": "q16", "i32": "q32", "i64": "q64"}.get(
+        name, name
+    )
 
 
 def _primary(*dtypes: torch.dtype) -> Callable[[Call], bool]:
@@ -52,6 +54,17 @@ def _hybrid(call: Call) -> bool:
 def _per_channel(call: Call) -> bool:
     types = [call.type_of(value) for _, value in call.values()]
     return any(kind.quantization and kind.quantization.axis is not None for kind in types)
+
+
+def _int4_weights(*kinds: str) -> Callable[[Call], bool]:
+    """int4 weights beside activations of some kind; of any where none is named."""
+
+    def holds(call: Call) -> bool:
+        weights = call.type("filter")
+        alike = not kinds or kind_of(call.primary) in kinds
+        return weights is not None and weights.dtype == INT4 and alike
+
+    return holds
 
 
 def _grouped(call: Call) -> bool:
@@ -97,6 +110,12 @@ CONDITIONS: dict[str, Callable[[Call], bool]] = {
     "broadcast rank 5": lambda call: _broadcast(call) and _rank(5)(call),
     "hybrid": _hybrid,
     "per channel": _per_channel,
+    "asymmetric hybrid": lambda call: (
+        _hybrid(call) and bool(call.arguments["asymmetric_quantize_inputs"])
+    ),
+    "int4": _primary(INT4),
+    "int4 weights": _int4_weights(),
+    "int16 and int4": _int4_weights("q16"),
     "hybrid per channel": lambda call: _hybrid(call) and _per_channel(call),
     "grouped": _grouped,
     "large product": _large_product,

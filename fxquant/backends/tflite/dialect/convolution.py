@@ -3,7 +3,8 @@
     x NHWC, conv_2d filter OHWI, depthwise filter 1HW(C*multiplier), dense filter OI
 
 Padding is SAME or VALID; quantized cells of padding stand for 0. The integer results are exact:
-see `kernels.accumulate` and `kernels.linear`.
+see `kernels.accumulate` and `kernels.linear`. Float values times an integer filter are the hybrid
+form, which quantizes the values itself: see `kernels.hybrid`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..kernels.accumulate import centered_reals, exact_sums
+from ..kernels.hybrid import hybrid_result, image_on_grids, rows_on_grids
 from ..kernels.linear import convolution_result, dense_result, product_result
 from ..kernels.requantize import bounds_of
 from .layout import (
@@ -85,6 +87,30 @@ def _integer_convolution(
     return convolution_result(sums, x, filter, bias_data, target, activation, blocks)
 
 
+BYTE = 255
+"""The largest magnitude of an 8-bit integer less its zero point."""
+
+
+def _hybrid_convolution(
+    x: Tensor,
+    filter: QTensor,
+    weights_first: Tensor,
+    bias: Value | None,
+    apply: _Apply,
+    groups: int,
+    activation: str,
+    *,
+    asymmetric: bool = True,
+    pointwise: bool = False,
+) -> Tensor:
+    """A float image, put on grids of its own."""
+    centered, scale = image_on_grids(x, filter, asymmetric=asymmetric, pointwise=pointwise)
+    sums = exact_sums(channels_first(centered), weights_first, BYTE, apply, split=groups == 1)
+    real_bias = None if bias is None else real_of(bias)
+    result = hybrid_result(channels_last(sums), scale, filter, real_bias)
+    return clamp_activation(result, activation)
+
+
 @operator()
 def conv_2d(
     x: Value,
@@ -113,6 +139,18 @@ def conv_2d(
             out,
             fused_activation_function,
             blocks=False,
+        )
+    if isinstance(filter, QTensor) and isinstance(x, Tensor):
+        return _hybrid_convolution(
+            x,
+            filter,
+            channels_first(data_of(filter)),
+            bias,
+            lambda a, w: _convolve(a, w, strides, dilations, padding, groups),
+            groups,
+            fused_activation_function,
+            asymmetric=filter.axis is not None,
+            pointwise=filter.shape[1:3] == (1, 1) and strides == (1, 1) and groups == 1,
         )
     y = _convolve(
         channels_first(real_of(x)),
@@ -153,6 +191,16 @@ def depthwise_conv_2d(
             lambda a, w: _convolve(a, w, strides, dilations, padding, groups),
             groups,
             out,
+            fused_activation_function,
+        )
+    if isinstance(filter, QTensor) and isinstance(x, Tensor):
+        return _hybrid_convolution(
+            x,
+            filter,
+            data_of(filter).movedim(-1, 0),
+            bias,
+            lambda a, w: _convolve(a, w, strides, dilations, padding, groups),
+            groups,
             fused_activation_function,
         )
     y = _convolve(
@@ -196,6 +244,12 @@ def fully_connected(
         )
         return result.with_values(result.values.reshape(shape))
     real_bias = None if bias is None else real_of(bias)
+    if isinstance(filter, QTensor) and isinstance(x, Tensor):
+        flat_x = x.reshape(-1, filter.shape[-1])
+        rows, scale = rows_on_grids(flat_x, filter, asymmetric=asymmetric_quantize_inputs)
+        sums = exact_sums(rows, filter.values, BYTE, functional.linear, split=True)
+        y = hybrid_result(sums, scale, filter, real_bias)
+        return clamp_activation(y, fused_activation_function).reshape(shape)
     real_rows = real_of(x).reshape(-1, filter.shape[-1])
     y = functional.linear(real_rows, real_of(filter), real_bias)
     return clamp_activation(y, fused_activation_function).reshape(shape)
@@ -252,6 +306,9 @@ def transpose_conv(
             out,
             fused_activation_function,
         )
+    if isinstance(filter, QTensor) and isinstance(x, Tensor):
+        first = channels_first(data_of(filter))
+        return _hybrid_convolution(x, filter, first, bias, apply, 1, fused_activation_function)
     y = channels_last(apply(channels_first(real_of(x)), channels_first(real_of(filter))))
     y = y if bias is None else y + real_of(bias)
     return clamp_activation(y, fused_activation_function)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fxquant.ir.types import TensorType
+from fxquant.ir.types import INT4, TensorType
 
 from .conditions import kind_of
 
@@ -75,6 +75,20 @@ def _hybrid_per_tensor(call: Call) -> bool:
         and quantization.axis is None
         and call.primary.dtype.is_floating_point
     )
+
+
+def _hybrid_groups(call: Call) -> bool:
+    weights = _weights(call)
+    return (
+        _hybrid_per_tensor(call)
+        and weights is not None
+        and (weights.shape[-1] != call.primary.shape[-1])
+    )
+
+
+def _int4(call: Call) -> bool:
+    weights = _weights(call)
+    return weights is not None and weights.dtype == INT4
 
 
 def _uint8_weights(call: Call) -> bool:
@@ -178,6 +192,14 @@ REFUSALS: dict[str, Refusal] = {
     "product": Refusal(_product_too_large, "s_in * s_w / s_out must be below 256"),
     "hybrid per tensor": Refusal(
         _hybrid_per_tensor, "float activations need weights with one scale per channel"
+    ),
+    "hybrid groups": Refusal(
+        _hybrid_groups, "float activations and groups need weights with one scale per channel"
+    ),
+    "int4": Refusal(_int4, "the kernel rejects int4 weights"),
+    "int4 beside others": Refusal(
+        lambda call: _int4(call) and kind_of(call.primary) != "q8",
+        "int4 weights need int8 activations",
     ),
     "uint8 weights": Refusal(_uint8_weights, "uint8 weights need uint8 activations"),
     "half weights": Refusal(_half_weights, "16-bit float weights need a DEQUANTIZE before"),

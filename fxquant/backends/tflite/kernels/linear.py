@@ -36,7 +36,8 @@ def convolution_result(
     blocks: bool,
 ) -> QTensor:
     """CONV_2D; with blocks DEPTHWISE_CONV_2D and TRANSPOSE_CONV. Channels last."""
-    if kernels.get() == "xnnpack" and x.dtype in _DELEGATED:
+    int4 = weights.storage is not None
+    if kernels.get() == "xnnpack" and x.dtype in _DELEGATED and not int4:
         real, scheme = _float32_ratio(x, weights, out), single_for(out, activation)
     else:
         ratio = _narrow_ratio if x.dtype == torch.uint8 else _wide_ratio
@@ -54,7 +55,8 @@ def dense_result(
     activation: str,
 ) -> QTensor:
     """FULLY_CONNECTED."""
-    if kernels.get() == "xnnpack" and x.dtype in _DELEGATED:
+    odd_int4 = weights.storage is not None and weights.shape[-1] % 2 == 1
+    if kernels.get() == "xnnpack" and x.dtype in _DELEGATED and not odd_int4:
         real, scheme = _float32_ratio(x, weights, out), single_for(out, activation)
     else:
         ratio = _narrow_ratio if weights.axis is None else _wide_ratio

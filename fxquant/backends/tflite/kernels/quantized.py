@@ -32,12 +32,16 @@ class QType(NamedTuple):
 
 
 class QTensor(NamedTuple):
-    """Integers with the scale and zero point (one, or one per channel) that make them reals."""
+    """Integers with the scale and zero point (one, or one per channel) that make them reals.
+
+    Where the file packs them tighter than torch can, `storage` names the dtype that it has.
+    """
 
     values: Tensor
     scale: Tensor
     zero_point: Tensor
     axis: int | None = None
+    storage: str | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -51,8 +55,9 @@ class QTensor(NamedTuple):
     def type(self) -> TensorType:
         """Shape, dtype and quantization as the IR states them."""
         scale, zero_point = tuple(self.scale.tolist()), tuple(self.zero_point.tolist())
+        dtype = self.values.dtype if self.storage is None else getattr(torch, self.storage)
         return TensorType(
-            tuple(self.values.shape), self.values.dtype, Quantization(scale, zero_point, self.axis)
+            tuple(self.values.shape), dtype, Quantization(scale, zero_point, self.axis)
         )
 
     @property

@@ -39,8 +39,18 @@ def embedding(
     by_frequency: bool = False,
     sparse: bool = False,
 ) -> Value:
-    """GATHER of rows."""
+    """GATHER of rows; EMBEDDING_LOOKUP of rows stored as integers, which gives floats."""
+    if isinstance(weight, Constant) and weight.narrow is not None:
+        narrow = weight.narrow
+        if narrow.quantization is not None:
+            return _lookup(r, narrow, indices)
     return r.emit(tfl.gather, weight, r.cast(indices, torch.int32), axis=0)
+
+
+def _lookup(r: Rewriter, table: Constant, indices: Value) -> Value:
+    """The operator takes a vector of indices."""
+    flat = r.reshape(r.cast(indices, torch.int32), (r.elements(indices),))
+    return r.reshape(r.emit(tfl.embedding_lookup, flat, table), r.result_shape)
 
 
 @legalize(aten.index_select.default, moves=True)

@@ -44,6 +44,8 @@ def infer(name: str, types: Types, options: Options) -> list[TensorType]:
 def _dtype(name: str, types: Types, options: Options) -> torch.dtype:
     if name in BOOLEANS.split():
         return torch.bool
+    if name == "embedding_lookup" and types[1].quantization is not None:
+        return torch.float32
     if name in _PRIMARY:
         return types[_PRIMARY[name]].dtype
     for option in ("out_data_type", "output_type"):

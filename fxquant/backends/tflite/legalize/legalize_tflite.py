@@ -34,7 +34,14 @@ from fxquant.passes.base import Pass, PassResult, Semantics, close
 from fxquant.passes.registry import register_pass
 
 from .modules import MODULE_RULES
-from .quantized_types import DeQuantStub, QuantStub, is_fake_quantize, is_stub, quantized_types
+from .quantized_types import (
+    DYNAMIC,
+    DeQuantStub,
+    QuantStub,
+    is_fake_quantize,
+    is_stub,
+    quantized_types,
+)
 from .registry import RULES, Rule
 from .rewriter import NoIntegerForm, Rewriter, Unsupported
 from .values import Constant, Value
@@ -53,6 +60,7 @@ class LegalizeTflite(Pass):
     Attributes:
         integer_io: inputs and outputs of the graph that are quantized anyway are integers.
         integer_only: use integer kernels also where a float island is faster and closer.
+        bfloat16_storage: dtype in which constants rounded to bfloat16 are stored.
     """
 
     name: ClassVar[str] = "legalize-tflite"
@@ -63,6 +71,7 @@ class LegalizeTflite(Pass):
 
     integer_io: bool = False
     integer_only: bool = False
+    bfloat16_storage: str = "float32"
 
     def run(self, graph_module: GraphModule) -> PassResult:
         return PassResult(_Legalizer(graph_module, self).run(), True)
@@ -77,7 +86,12 @@ class _Legalizer:
         self.types = quantized_types(old)
         self.graph = new_graph_like(old)
         self.root = nn.Module()
-        self.rewriter = Rewriter(self.graph, self.root, integer_only=options.integer_only)
+        self.rewriter = Rewriter(
+            self.graph,
+            self.root,
+            integer_only=options.integer_only,
+            bfloat16_storage=options.bfloat16_storage,
+        )
         self.values: dict[Node, Any] = {}
         self.problems: list[Problem] = []
         self.notes: list[str] = []
@@ -201,6 +215,8 @@ class _Legalizer:
             return _Missing()
         if is_fake_quantize(node):
             return self._fake_quantize(node)
+        if node.target is DYNAMIC:  # what reads it quantizes by itself
+            return self._float(node.all_input_nodes[0])
         return self._aten(node)
 
     def _aten(self, node: Node) -> Any:
@@ -228,12 +244,19 @@ class _Legalizer:
                 return self.rewriter.quantize(result, kind)
         if any(item in self.types for item in node.all_input_nodes):
             self._note_float(node, rule)
-        return self._call_rule(rule, node, None)
+        hybrid = any(item.target is DYNAMIC for item in node.all_input_nodes)
+        return self._call_rule(rule, node, None, self._hybrid if hybrid else self._stored)
 
-    def _call_rule(self, rule: Rule, node: Node, kind: QType | None) -> Any:
+    def _call_rule(
+        self,
+        rule: Rule,
+        node: Node,
+        kind: QType | None,
+        read_float: Callable[[Node], Any] | None = None,
+    ) -> Any:
         self.rewriter.core = node
         self.rewriter.out = kind
-        read = self._float if kind is None else self._value
+        read = (read_float or self._float) if kind is None else self._value
         args, kwargs = _resolved(node.args, read), _resolved(node.kwargs, read)
         result = rule.function(self.rewriter, *args, **kwargs)
         if isinstance(result, tuple):
@@ -248,6 +271,16 @@ class _Legalizer:
         if isinstance(value, Node | Constant):
             return self.rewriter.float(value)
         return value
+
+    def _hybrid(self, node: Node) -> Any:
+        """For kernels that quantize float activations: integer weights stay what they are."""
+        value = self.values[node]
+        return value if isinstance(value, Constant) else self._float(node)
+
+    def _stored(self, node: Node) -> Any:
+        """For float operators: integer weights stay in the file, behind a DEQUANTIZE."""
+        value = self.values[node]
+        return value.stored() if isinstance(value, Constant) else self._float(node)
 
     def _note_float(self, node: Node, rule: Rule) -> None:
         why = (

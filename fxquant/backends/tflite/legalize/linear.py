@@ -30,10 +30,21 @@ def linear(r: Rewriter, x: Value, weight: Value, bias: Value | None = None) -> V
     if r.out is not None and r.type(weight).quantization is None:
         raise NoIntegerForm
     offset = None if bias is None else _bias(r, bias, x, weight)
-    result = r.emit(
-        tfl.fully_connected, x, weight, offset, keep_num_dims=len(r.shape(x)) > 2, out=r.out
+    return r.reshape(_dense(r, x, weight, offset), (*shape[:-1], r.shape(weight)[0]))
+
+
+def _dense(r: Rewriter, x: Value, weight: Value, bias: Value | None) -> Value:
+    """FULLY_CONNECTED; of float values and integer weights in the form that all kernels compute
+    alike."""
+    return r.emit(
+        tfl.fully_connected,
+        x,
+        weight,
+        bias,
+        keep_num_dims=len(r.shape(x)) > 2,
+        asymmetric_quantize_inputs=r.is_quantized(weight) and not r.is_quantized(x),
+        out=r.out,
     )
-    return r.reshape(result, (*shape[:-1], r.shape(weight)[0]))
 
 
 def _bias(r: Rewriter, bias: Value, x: Value, weight: Value) -> Value:
@@ -103,14 +114,7 @@ def matmul(r: Rewriter, x: Value, y: Value) -> Value:
 
 def _product(r: Rewriter, x: Value, y: Value) -> Value:
     if isinstance(y, Constant) and len(y.data.shape) == 2 and not isinstance(x, Constant):
-        return r.emit(
-            tfl.fully_connected,
-            x,
-            y.permute((1, 0)),
-            None,
-            keep_num_dims=len(r.shape(x)) > 2,
-            out=r.out,
-        )
+        return _dense(r, x, y.permute((1, 0)), None)
     rank = max(len(r.shape(x)), len(r.shape(y)))
     if isinstance(y, Constant) and y.quantization is not None and y.quantization.axis is not None:
         raise NoIntegerForm

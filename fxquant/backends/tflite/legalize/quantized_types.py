@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
+import fxquant.quant.narrow  # noqa: F401 - declares the operator of dynamic grids
 from fxquant.backends.tflite.dialect.values import QType
 from fxquant.ir.aten import aten, is_aten, named_arguments, overload
 from fxquant.ir.edit import get_attribute
@@ -24,6 +25,7 @@ from .registry import RULES
 
 PER_TENSOR = aten.fake_quantize_per_tensor_affine.default
 PER_CHANNEL = aten.fake_quantize_per_channel_affine.default
+DYNAMIC = torch.ops.fxquant.dynamic_quantize.default
 FUSABLE = frozenset(
     {
         aten.relu.default,

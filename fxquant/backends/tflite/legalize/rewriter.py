@@ -26,6 +26,7 @@ from fxquant.ir.types import TensorType
 
 from .grids import KEEPS_SCALE, finest, qtype_of, quantize_constant, with_quantization
 from .inference import broadcast_shapes, dtype_called, infer
+from .stored_form import stored_form
 from .values import Constant, Value
 
 Order = tuple[int, ...]
@@ -49,12 +50,21 @@ class Rewriter:
         core: the same, or the part of it that its decomposition has come to.
         out: the quantization of its result; None where the result is float or plain integers.
         integer_only: whether an integer kernel is to be preferred to a float island.
+        bfloat16_storage: dtype in which constants rounded to bfloat16 are stored.
     """
 
-    def __init__(self, graph: Graph, root: nn.Module, *, integer_only: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        root: nn.Module,
+        *,
+        integer_only: bool = False,
+        bfloat16_storage: str = "float32",
+    ) -> None:
         self.graph = graph
         self.root = root
         self.integer_only = integer_only
+        self.bfloat16_storage = bfloat16_storage
         self.origin: Node | None = None
         self.core: Node | None = None
         self.out: QType | None = None
@@ -200,6 +210,8 @@ class Rewriter:
         return known[1]
 
     def _materialize(self, value: Constant) -> Node:
+        if value.narrow is not None:
+            return self._widened(self._materialize(value.narrow), value.type)
         data = value.data.detach()
         kind = value.type
         path = add_buffer(self.root, value.name, data)
@@ -207,10 +219,23 @@ class Rewriter:
         if value.quantization is None:
             return self._typed(read, kind)
         self._typed(read, TensorType(kind.shape, kind.dtype))
+        kwargs: dict[str, Any] = {}
+        if value.storage is not None:
+            kwargs["storage"] = str(value.storage).removeprefix("torch.")
         node = self.graph.create_node(
-            "call_function", tfl.constant, (read, *self._scales(value)), {}, name=f"{read.name}_q"
+            "call_function",
+            tfl.constant,
+            (read, *self._scales(value)),
+            kwargs,
+            name=f"{read.name}_q",
         )
         return self._typed(node, kind)
+
+    def _widened(self, narrow: Node, kind: TensorType) -> Node:
+        """Stored integers or 16-bit floats as the floats that they stand for."""
+        if self.type(narrow).dtype == torch.bfloat16:  # which DEQUANTIZE does not know
+            return self.emit(tfl.cast, narrow, out_data_type="float32")
+        return self._typed(self._node(tfl.dequantize, (narrow,), {}), kind)
 
     def _scales(self, value: Constant) -> tuple[Any, ...]:
         kind = value.quantization
@@ -347,7 +372,8 @@ class Rewriter:
         if self.dtype(value) == dtype:
             return value
         if isinstance(value, Constant):
-            return Constant(value.name, value.data.to(dtype))
+            narrow = stored_form(value, self.bfloat16_storage) if dtype == torch.float32 else None
+            return Constant(value.name, value.data.to(dtype), narrow=narrow)
         name = str(dtype).removeprefix("torch.")
         return self._once(
             ("cast", value, dtype), lambda: self.emit(tfl.cast, value, out_data_type=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,13 +66,18 @@ def _dilated(weight: Value, dilation: Sequence[int]) -> Value:
         return weight
     if not isinstance(weight, Constant):
         raise Unsupported("a dilated transposed convolution needs constant weights")
+    narrow = None if weight.narrow is None else _spread(weight.narrow, dilation)
+    return replace(_spread(weight, dilation), narrow=narrow)
+
+
+def _spread(weight: Constant, dilation: Sequence[int]) -> Constant:
     data = weight.data
     for axis, step in enumerate(dilation, start=2):
         size = (data.shape[axis] - 1) * step + 1
         wide = data.new_zeros([*data.shape[:axis], size, *data.shape[axis + 1 :]])
         wide.index_copy_(axis, torch.arange(0, size, step), data)
         data = wide
-    return Constant(weight.name, data, weight.quantization)
+    return replace(weight, data=data)
 
 
 def _grouped(

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from fxquant.ir.aten import named_arguments
 from fxquant.ir.edit import tensor_at
-from fxquant.ir.types import Quantization
+from fxquant.ir.types import INT4, Quantization
 
 from .quantized_types import DTYPES, PER_CHANNEL, grid
 from .rewriter import Unsupported
@@ -34,7 +34,8 @@ def fake_quantized_constant(root: GraphModule, node: Node, value: Constant) -> C
     quantization = Quantization(
         tuple(scale.float().tolist()), tuple(int(z) for z in zero_point.tolist()), axis
     )
-    return Constant(value.name, data.clamp_(low, high).to(dtype), quantization)
+    storage = INT4 if (low, high) in {(-8, 7), (-7, 7)} else None
+    return Constant(value.name, data.clamp_(low, high).to(dtype), quantization, storage)
 
 
 def _integer_dtype(low: int, high: int) -> torch.dtype:

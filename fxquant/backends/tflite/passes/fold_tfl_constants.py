@@ -19,7 +19,8 @@ from fxquant.ir.types import TensorType
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.registry import register_pass
 
-BORDERS = frozenset({tfl.constant, tfl.bind, tfl.unbind})
+KEPT = frozenset({tfl.constant, tfl.bind, tfl.unbind, tfl.dequantize})
+"""Borders, and what turns weights into floats: they are stored narrow on purpose."""
 
 
 @register_pass
@@ -56,9 +57,11 @@ class FoldTflConstants(Pass):
 
     def _foldable(self, node: Node, stored: dict[Node, bool]) -> bool:
         kind = node.meta.get("type")
-        if node.op != "call_function" or node.target in BORDERS or not isinstance(kind, TensorType):
+        if node.op != "call_function" or node.target in KEPT or not isinstance(kind, TensorType):
             return False
         operands = node.all_input_nodes
+        if node.target is tfl.cast and operands[0].meta["val"].dtype is torch.bfloat16:
+            return False
         if not operands or not all(stored.get(operand, False) for operand in operands):
             return False
         before = sum(operand.meta["val"].numel() for operand in operands)

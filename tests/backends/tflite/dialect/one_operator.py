@@ -104,7 +104,7 @@ def _stored(graph: HandGraph, name: str, value: Tensor | QTensor) -> Node:
     if isinstance(value, Tensor):
         return graph.stored(name, value)
     scales, zeros = value.scale.tolist(), value.zero_point.tolist()
-    return graph.constant(name, value.values, scales, zeros, value.axis)
+    return graph.constant(name, value.values, scales, zeros, value.axis, value.storage)
 
 
 class Draw:
@@ -160,6 +160,11 @@ class Draw:
         weights = tfl.constant(values, scales, 0, axis)
         assert isinstance(weights, QTensor)
         return weights
+
+    def int4_weights(self, *shape: int, axis: int | None, channels: int) -> QTensor:
+        """The same with integers that the file packs two a byte."""
+        weights = self.weights(*shape, axis=axis, channels=channels)
+        return weights._replace(values=weights.values.clamp(-7, 7), storage="int4")
 
     def bias(self, x: QTensor, weights: QTensor, count: int, dtype: torch.dtype) -> QTensor:
         """A bias of the right scale."""

@@ -14,8 +14,22 @@ CONVOLUTIONS = (
         "Conv2DOptions",
         f"padding:Padding {_STRIDES} dilation_w_factor dilation_h_factor {ACTIVATION}",
         kinds="f32 q8 qu8 q16",
-        versions={"hybrid": 2, "i8": 3, "i16": 4, "hybrid per channel": 5, "grouped": 6},
-        refusals=(*_WEIGHTS, "no bias", "int32 bias", "half weights", "activation"),
+        versions={
+            "hybrid": 2,
+            "i8": 3,
+            "i16": 4,
+            "hybrid per channel": 5,
+            "grouped": 6,
+            "int4 weights": 7,
+        },
+        refusals=(
+            *_WEIGHTS,
+            "no bias",
+            "int32 bias",
+            "half weights",
+            "activation",
+            "hybrid groups",
+        ),
     ),
     row(
         "depthwise_conv_2d",
@@ -24,7 +38,14 @@ CONVOLUTIONS = (
         f"padding:Padding {_STRIDES} depth_multiplier dilation_w_factor dilation_h_factor "
         + ACTIVATION,
         kinds="f32 q8 qu8 q16",
-        versions={"dilated": 2, "i8": 3, "hybrid": 4, "i16": 5, "hybrid per channel": 6},
+        versions={
+            "dilated": 2,
+            "i8": 3,
+            "hybrid": 4,
+            "i16": 5,
+            "hybrid per channel": 6,
+            "int4 weights": 7,
+        },
         refusals=(
             *_WEIGHTS,
             "no bias",
@@ -32,6 +53,7 @@ CONVOLUTIONS = (
             "half weights",
             "activation",
             "hybrid per tensor",
+            "int4 beside others",
         ),
     ),
     row(
@@ -41,7 +63,7 @@ CONVOLUTIONS = (
         f"padding:Padding {_STRIDES} {ACTIVATION}",
         kinds="f32 q8 qu8 q16",
         versions={"i8": 2, "i16": 2, "bias": 3, "activation": 4},
-        refusals=(*_WEIGHTS, "int32 bias", "activation"),
+        refusals=(*_WEIGHTS, "int32 bias", "activation", "int4"),
         primary="x",
     ),
     row(
@@ -56,7 +78,10 @@ CONVOLUTIONS = (
             "keep_num_dims": 5,
             "no bias": 6,
             "i16": 7,
+            "asymmetric hybrid": 9,
+            "int4 weights": 10,
             "hybrid per channel": 12,
+            "int16 and int4": 13,
         },
         refusals=(
             "zero scale",

@@ -178,8 +178,8 @@ MOVEMENT = (
     row(
         "embedding_lookup",
         "ids params",
-        kinds=ANY,
-        versions={"per channel": 4},
+        kinds=ANY + " q4",
+        versions={"per channel": 4, "int4": 4},
         primary="params",
     ),
     row(
@@ -291,7 +291,7 @@ CASTS = (
         "dequantize",
         "x",
         "DequantizeOptions",
-        kinds="q8 qu8 q16 f16",
-        versions={"i8": 2, "i16": 3, "f16": 3, "per channel": 5},
+        kinds="q4 q8 qu8 q16 f16",
+        versions={"i8": 2, "i16": 3, "f16": 3, "per channel": 5, "int4": 6},
     ),
 )
