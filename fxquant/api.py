@@ -35,6 +35,7 @@ from fxquant.quant.qat.preparation import own_copy, refuse_untrainable
 from fxquant.quant.spec import PRECISIONS
 from fxquant.report import Report, StayedFloat
 from fxquant.tracing import trace
+from fxquant.tracing.dynamic.generalizer import dimensions_of
 from fxquant.tracing.exported import trace_exported
 from fxquant.tracing.location import raised_at
 
@@ -55,15 +56,21 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def traced(model: Model, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> GraphModule:
+def traced(
+    model: Model,
+    example_inputs: Any,
+    kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any = None,
+) -> GraphModule:
     """The torch dialect of a model, or the graph itself if that is what was given."""
+    named = None if kwargs is None else dict(kwargs)
     if isinstance(model, ExportedProgram):
-        return trace_exported(model, example_inputs, None if kwargs is None else dict(kwargs))
+        return trace_exported(model, example_inputs, named, dynamic_shapes)
     if isinstance(model, GraphModule) and state_of(model).properties:
         return model
     with _evaluated(model):
         try:
-            return trace(model, example_inputs, kwargs=None if kwargs is None else dict(kwargs))
+            return trace(model, example_inputs, kwargs=named, dynamic_shapes=dynamic_shapes)
         except FxquantError:
             raise
         except Exception as error:
@@ -83,6 +90,7 @@ def prepare(
     pipeline: Pipeline | str | None = None,
     backend: str | Backend = "tflite",
     kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
     instruments: Sequence[Instrument | str] = (),
 ) -> GraphModule:
     """The model with observers in place, ready for `calibrate`.
@@ -95,6 +103,8 @@ def prepare(
         pipeline: the passes to run instead of `Pipeline.default("ptq")`.
         backend: the target whose constraints decide what can be quantized.
         kwargs: keyword inputs of the model.
+        dynamic_shapes: dimensions whose size is chosen when the graph is called, by input:
+            `{"x": {0: "batch"}}`, as in `torch.export`.
         instruments: what watches the passes, e.g. `["lint", "dump=folder"]`.
 
     Raises:
@@ -102,7 +112,7 @@ def prepare(
         UnsupportedOp: an operation that functionalize does not know.
         PipelineError: the pipeline cannot run as listed.
     """
-    graph_module = traced(model, example_inputs, kwargs)
+    graph_module = traced(model, example_inputs, kwargs, dynamic_shapes)
     state = state_of(graph_module)
     target = get_backend(backend)
     state.target, state.constraints = target.name, target.constraints()
@@ -119,6 +129,7 @@ def prepare_qat(
     pipeline: Pipeline | str | None = None,
     backend: str | Backend = "tflite",
     kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
     instruments: Sequence[Instrument | str] = (),
 ) -> GraphModule:
     """The model with rounding in place, to be trained by an ordinary loop, then `convert`ed.
@@ -133,6 +144,7 @@ def prepare_qat(
         pipeline: the passes to run instead of `Pipeline.default("qat")`.
         backend: the target whose constraints decide what can be quantized.
         kwargs: keyword inputs of the model.
+        dynamic_shapes: as for `prepare`.
         instruments: what watches the passes, e.g. `["lint", "dump=folder"]`.
 
     Raises:
@@ -142,7 +154,7 @@ def prepare_qat(
         PipelineError: the pipeline cannot run as listed.
     """
     refuse_untrainable(model)
-    graph_module = traced(model, example_inputs, kwargs)
+    graph_module = traced(model, example_inputs, kwargs, dynamic_shapes)
     state = state_of(graph_module)
     target = get_backend(backend)
     state.target, state.constraints = target.name, target.constraints()
@@ -241,6 +253,7 @@ def lower(
     target = get_backend(backend)
     chosen = LowerOptions(io_layout, io_dtype, dict(options or {}))
     steps = target.pipeline(chosen)
+    _refuse_dynamic(graph_module, target)
     if not target.any_stage:
         graph_module = _core(graph_module)
     program = steps(graph_module)
@@ -264,6 +277,16 @@ def _core(graph_module: GraphModule) -> GraphModule:
     return FIX_BATCH_SIZE(graph_module)
 
 
+def _refuse_dynamic(graph_module: GraphModule, target: Backend) -> None:
+    names = [dimension.name for dimension in dimensions_of(graph_module)]
+    if names and not target.dynamic_shapes:
+        raise InputError(
+            f"files of the backend {target.name} have fixed shapes, but {', '.join(names)} is "
+            "to be chosen later",
+            fix="leave out dynamic_shapes",
+        )
+
+
 def stayed_float(graph_module: GraphModule) -> list[StayedFloat]:
     """What annotate left in float, each with its reason."""
     return list(state_of(graph_module).stayed_float)
@@ -284,6 +307,7 @@ def compile(
     options: Mapping[str, Any] | None = None,
     pipeline: Pipeline | str | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
     progress: bool = True,
     verify: bool | None = None,
     instruments: Sequence[Instrument | str] = (),
@@ -305,6 +329,8 @@ def compile(
         options: the backend's own choices by name, e.g. `{"opset": 18}`.
         pipeline: passes to run instead of the default ones, up to the observers.
         kwargs: keyword inputs of the model.
+        dynamic_shapes: dimensions whose size is chosen when the file runs, by input:
+            `{"x": {0: "batch"}}`, as in `torch.export`; for backends that can have them.
         progress: show a bar while calibrating.
         verify: run the file on the example inputs in the backend's runtime before it is written;
             None does so where a file is written and the runtime is installed.
@@ -321,7 +347,7 @@ def compile(
         settings = None
     seconds: dict[str, float] = {}
     with _timed(seconds, "trace"):
-        graph_module = traced(model, example_inputs, kwargs)
+        graph_module = traced(model, example_inputs, kwargs, dynamic_shapes)
     if settings is None:
         with _timed(seconds, "passes"):
             if pipeline is not None or not get_backend(backend).any_stage:

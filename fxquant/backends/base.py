@@ -70,6 +70,7 @@ class Backend(ABC):
         any_stage: whether it takes a graph of any stage as it is, instead of the core dialect.
         by_options: precisions that it gives to a float graph by itself, and the options that ask
             for them.
+        dynamic_shapes: whether its files can have dimensions that are chosen when they run.
     """
 
     name: ClassVar[str]
@@ -77,6 +78,7 @@ class Backend(ABC):
     options_class: ClassVar[type[Any] | None] = None
     any_stage: ClassVar[bool] = False
     by_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    dynamic_shapes: ClassVar[bool] = False
 
     @abstractmethod
     def constraints(self) -> Any:

@@ -24,6 +24,7 @@ from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.registry import register_pass
 from fxquant.quant.batches import SIZED, depends_on_input, only_grows
 from fxquant.tracing.codegen import SignatureCodeGen
+from fxquant.tracing.dynamic.generalizer import dimensions_of
 from fxquant.tracing.signature import Signature
 
 TRIED = (Fraction(2), Fraction(3))
@@ -44,6 +45,8 @@ class FreeBatchSize(Pass):
     semantics: ClassVar[Semantics] = EXACT
 
     def run(self, graph_module: GraphModule) -> PassResult:
+        if dimensions_of(graph_module):  # it holds for every size as it is
+            return PassResult(graph_module, False)
         trial = copy_graph_module(graph_module)
         size = batch_size(trial)
         if size is None:

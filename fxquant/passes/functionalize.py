@@ -21,9 +21,11 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fxquant.ir.edit import get_attribute
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
+from fxquant.passes.functional.dynamic import for_all_sizes
 from fxquant.passes.functional.interpreter import Interpreter
 from fxquant.passes.functional.modules import leave_shells
 from fxquant.passes.registry import register_pass
+from fxquant.tracing.dynamic.generalizer import dimensions_of
 
 
 @register_pass
@@ -42,14 +44,21 @@ class Functionalize(Pass):
     semantics: ClassVar[Semantics] = EXACT
 
     def run(self, graph_module: GraphModule) -> PassResult:
-        engine = Interpreter(graph_module).run()
-        for path, module in engine.new_modules.items():
-            graph_module.set_submodule(path, module)
-        _remove_unread(graph_module, engine.graph)
-        called = {str(node.target) for node in engine.graph.nodes if node.op == "call_module"}
-        leave_shells(graph_module, called)
-        graph_module.graph = engine.graph
-        return PassResult(graph_module, True)
+        if dimensions_of(graph_module):
+            return PassResult(for_all_sizes(graph_module, _written), True)
+        return PassResult(_written(graph_module), True)
+
+
+def _written(graph_module: GraphModule) -> GraphModule:
+    """The graph in the core dialect, for the sizes that its inputs have."""
+    engine = Interpreter(graph_module).run()
+    for path, module in engine.new_modules.items():
+        graph_module.set_submodule(path, module)
+    _remove_unread(graph_module, engine.graph)
+    called = {str(node.target) for node in engine.graph.nodes if node.op == "call_module"}
+    leave_shells(graph_module, called)
+    graph_module.graph = engine.graph
+    return graph_module
 
 
 def _remove_unread(root: GraphModule, graph: Graph) -> None:

@@ -68,13 +68,15 @@ class BatchRunner:
 
     def calls_on(self, leaves: list[Any], number: int = 0) -> Iterator[Call]:
         """The same for the values of the placeholders, in order."""
+        if getattr(self.signature, "dimensions", ()):  # the graph itself takes any size
+            yield self._whole(), tuple(leaves)
+            return
         ratio = self._ratio(leaves, number)
         graph = self._graph(ratio)
         if graph is not None:
             yield graph, tuple(leaves)
             return
-        graph = self._graph(Fraction(1))
-        assert graph is not None
+        graph = self._whole()
         for sample in self.samples(leaves):
             yield graph, sample
 
@@ -85,6 +87,11 @@ class BatchRunner:
         count = max((-(-leaf.shape[0] // size) for leaf, size in pairs if size), default=1)
         for place in range(count):
             yield tuple(_slice(leaf, place, size) for leaf, size in pairs)
+
+    def _whole(self) -> GraphModule:
+        graph = self._graph(Fraction(1))
+        assert graph is not None
+        return graph
 
     def _graph(self, ratio: Fraction) -> GraphModule | None:
         if ratio not in self.graphs:

@@ -30,7 +30,10 @@ FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 def trace_exported(
-    program: ExportedProgram, example_inputs: Any = None, kwargs: dict[str, Any] | None = None
+    program: ExportedProgram,
+    example_inputs: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
 ) -> GraphModule:
     """The graph of an exported program, ready for the same passes as a traced model.
 
@@ -38,6 +41,7 @@ def trace_exported(
         program: what `torch.export.export` returned for a model in eval mode.
         example_inputs: a tuple of inputs; those of the export if None.
         kwargs: keyword inputs; those of the export if no inputs are given.
+        dynamic_shapes: as for `trace`; the program must have been exported for these sizes.
 
     Raises:
         TraceError: the program trains, i.e. its batch norms update their statistics.
@@ -45,7 +49,7 @@ def trace_exported(
     if example_inputs is None:
         example_inputs, kwargs = program.example_inputs or ((), {})
     module = program.module()
-    graph_module = trace(module, example_inputs, kwargs=kwargs)
+    graph_module = trace(module, example_inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
     for node, origin in _pairs(graph_module.graph.nodes, program.graph.nodes):
         _locate(node, origin)
     _restore_modules(graph_module)

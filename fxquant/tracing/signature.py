@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from collections.abc import Mapping as Mapping_
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import fx
 
 from fxquant.errors import InputError
+from fxquant.tracing.dynamic.dimensions import Dimension
 from fxquant.tracing.structure import (
     Fixed,
     Leaf,
@@ -29,18 +31,31 @@ from fxquant.tracing.structure import (
     unflatten,
 )
 
+SizesByName = Mapping_[str, int]
+
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What is known of a tensor without its data."""
+    """What is known of a tensor without its data; `names` are those of its dimensions."""
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    names: tuple[str | None, ...] = ()
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"
+        sizes = ", ".join(name or str(size) for name, size in self.dimensions)
+        return f"{str(self.dtype).removeprefix('torch.')}[{sizes}]"
+
+    @property
+    def dimensions(self) -> list[tuple[str | None, int]]:
+        """Name, or None, and size in the example of each dimension."""
+        return list(zip(self.names or (None,) * len(self.shape), self.shape, strict=True))
+
+    def resized(self, sizes: SizesByName) -> tuple[int, ...]:
+        """The shape at other sizes of the named dimensions."""
+        return tuple(size if name is None else sizes[name] for name, size in self.dimensions)
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class Signature:
         input_structure: the bound arguments, by parameter name.
         output_structure: what the model returned.
         any_batch: whether the first size of the tensors that go in may differ from the example's.
+        dimensions: the named dimensions, whose sizes a call chooses.
     """
 
     parameters: inspect.Signature
@@ -62,6 +78,7 @@ class Signature:
     outputs: tuple[TensorSpec, ...] = ()
     output_structure: Structure = Fixed(None)
     any_batch: bool = False
+    dimensions: tuple[Dimension, ...] = ()
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -90,7 +107,29 @@ class Signature:
             leaves.extend(value for _, value in match(child, bound[name], name))
         for spec, value in zip(self.inputs, leaves, strict=True):
             check_tensor(spec, value, self.any_batch)
+        if self.dimensions:
+            self.sizes_of(leaves)
         return tuple(leaves)
+
+    def sizes_of(self, leaves: Iterable[torch.Tensor]) -> dict[str, int]:
+        """The sizes that the inputs of a call give to the named dimensions.
+
+        Raises:
+            InputError: one name has two sizes, or a size is out of bounds.
+        """
+        known = {dimension.name: dimension for dimension in self.dimensions}
+        found: dict[str, int] = {}
+        for spec, value in zip(self.inputs, leaves, strict=True):
+            for (name, _), size in zip(spec.dimensions, value.shape, strict=True):
+                if name is None:
+                    continue
+                if found.setdefault(name, size) != size:
+                    what = f"{name} is {found[name]} and, in {spec.name}, {size}"
+                    raise InputError(what, fix="give inputs that agree")
+                if not known[name].holds(size):
+                    what = f"input {spec.name}: {name} is {size}"
+                    raise InputError(what, fix=f"{name} can be {known[name].bounds}")
+        return found
 
     def unflatten(self, results: Any) -> Any:
         """The results of the graph in the structure that the model returns."""
@@ -121,10 +160,12 @@ def check_tensor(spec: TensorSpec, value: Any, any_batch: bool = False) -> None:
     if not isinstance(value, torch.Tensor):
         raise InputError(f"input {spec.name} is a {type(value).__qualname__}, not a tensor {spec}")
     free = int(any_batch and value.dim() == len(spec.shape) > 0 and value.shape[0] > 0)
-    if tuple(value.shape)[free:] != spec.shape[free:]:
+    pairs = list(zip(spec.dimensions, value.shape, strict=False))[free:]
+    fits = all(name is not None or size == wanted for (name, wanted), size in pairs)
+    if value.dim() != len(spec.shape) or not fits:
         raise InputError(
             f"input {spec.name} has shape {list(value.shape)}, but the model was traced with "
-            f"{list(spec.shape)}",
+            f"[{str(spec).partition('[')[2]}",
             fix="pass that shape, or trace again with example inputs of the new shape",
         )
     if value.dtype != spec.dtype:

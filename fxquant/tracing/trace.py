@@ -25,6 +25,8 @@ from fxquant.errors import InputError, TraceError
 from fxquant.ir.edit import make_graph_module
 from fxquant.ir.state import state_of
 from fxquant.tracing.codegen import SignatureCodeGen
+from fxquant.tracing.dynamic.dimensions import largest, read_dynamic_shapes, trials
+from fxquant.tracing.dynamic.generalize import failure_at, generalized
 from fxquant.tracing.leaves import replicate, state_names
 from fxquant.tracing.modules import ModuleStack
 from fxquant.tracing.recorder import Recorder
@@ -56,18 +58,15 @@ def trace(
         model: a module, or a function of tensors.
         example_inputs: the positional arguments as a tuple; their values do not matter.
         kwargs: the keyword arguments.
-        dynamic_shapes: not supported yet.
+        dynamic_shapes: names of dimensions whose size a call of the graph chooses, by input, as
+            in `torch.export`: `{"x": {0: "batch"}}` or with `torch.export.Dim`.
         fake: run on tensors without data; False runs the model's own arithmetic.
 
     Raises:
-        TraceError: the model's Python code depends on the values of tensors.
-        InputError: the arguments do not fit the model.
+        TraceError: the model's Python code depends on the values of tensors, or on the size of
+            a named dimension.
+        InputError: the arguments do not fit the model, or `dynamic_shapes` the arguments.
     """
-    if dynamic_shapes:
-        raise TraceError(
-            "dynamic_shapes is not supported yet: a traced graph has fixed shapes",
-            fix="trace with the shapes of the device; leave out dynamic_shapes",
-        )
     module = model if isinstance(model, nn.Module) else _Function(model)
     _refuse_module(module)
     parameters = parameters_of(module.forward)
@@ -75,8 +74,35 @@ def trace(
     structure, leaves = collect_arguments(bound)
     for name, tensor in leaves:
         _refuse_tensor(name, tensor)
-    signature = Signature(parameters, specs(leaves), structure)
-    return _Trace(module, signature, [tensor for _, tensor in leaves], fake).run()
+    tensors = [tensor for _, tensor in leaves]
+    dimensions, names = read_dynamic_shapes(dynamic_shapes or {}, tuple(bound), dict(leaves))
+    inputs = tuple(
+        replace(spec, names=names[place])
+        for spec, (place, _) in zip(specs(leaves), leaves, strict=True)
+    )
+    signature = Signature(parameters, inputs, structure, dimensions=dimensions)
+    graph_module = _Trace(module, signature, tensors, fake).run()
+    if not dimensions:
+        return graph_module
+    return _for_all_sizes(module, graph_module, fake)
+
+
+def _for_all_sizes(module: nn.Module, example: fx.GraphModule, fake: bool) -> fx.GraphModule:
+    """The graph of one trace, made to hold for every size of the named dimensions."""
+    signature = state_of(example).signature
+    sizes = (*trials(signature.dimensions), *largest(signature.dimensions))
+    traces = [example]
+    for each in sizes:
+        tensors = [
+            torch.zeros(spec.resized(each), dtype=spec.dtype, device=spec.device)
+            for spec in signature.inputs
+        ]
+        try:
+            traces.append(_Trace(module, signature, tensors, fake).run())
+        except Exception as error:
+            raise failure_at(each, error) from error
+    first = {dimension.name: dimension.size for dimension in signature.dimensions}
+    return generalized(traces, (first, *sizes))
 
 
 class _Function(nn.Module):

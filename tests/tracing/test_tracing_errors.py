@@ -180,8 +180,6 @@ def test_models_that_cannot_be_followed() -> None:
     model.meta = nn.Linear(2, 2)
     with pytest.raises(TraceError, match="named 'meta', a name that torch.fx uses itself"):
         trace(model, (torch.randn(2, 2),))
-    with pytest.raises(TraceError, match="dynamic_shapes is not supported yet"):
-        trace(nn.ReLU(), (torch.randn(2),), dynamic_shapes={"input": {0: "batch"}})
 
 
 def test_example_inputs_are_checked() -> None:

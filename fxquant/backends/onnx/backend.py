@@ -35,6 +35,7 @@ class OnnxBackend(Backend):
         "float16": {"precision": "float16"},
         "bfloat16": {"precision": "bfloat16"},
     }
+    dynamic_shapes: ClassVar[bool] = True
 
     def constraints(self) -> ConstraintTable:
         """Where integers pay."""

@@ -94,12 +94,12 @@ COMPUTING: Mapping[str, Row] = {
 }
 
 MOVING = """
-amax amin channel_shuffle chunk constant_pad_nd detach expand flip getitem index_select max_pool1d
-max_pool2d max_pool3d permute pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d
-repeat replication_pad1d replication_pad2d reshape roll select slice split split_with_sizes squeeze
-transpose unbind unsqueeze upsample_nearest1d upsample_nearest2d upsample_nearest3d view
-_upsample_nearest_exact1d _upsample_nearest_exact2d Dropout Dropout1d Dropout2d Dropout3d
-AlphaDropout FeatureAlphaDropout
+amax amin channel_shuffle chunk constant_pad_nd detach expand expand_dim flatten flip getitem
+index_select max_pool1d max_pool2d max_pool3d narrow_dim permute pixel_shuffle pixel_unshuffle
+reflection_pad1d reflection_pad2d repeat replication_pad1d replication_pad2d reshape roll select
+slice split split_with_sizes squeeze transpose unbind unflatten unsqueeze upsample_nearest1d
+upsample_nearest2d upsample_nearest3d view _upsample_nearest_exact1d _upsample_nearest_exact2d
+Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout
 """
 """Operators that only move, repeat or drop values of their first argument."""
 

@@ -229,8 +229,8 @@ class _Writer:
         graph = helper.make_graph(
             self.nodes,
             "fxquant",
-            [self._info(node) for node in inputs],
-            [self._info(node) for node in _returned(self.root)],
+            self._infos(inputs, "inputs"),
+            self._infos(_returned(self.root), "outputs"),
             initializer=initializers,
         )
         return helper.make_model(
@@ -240,13 +240,19 @@ class _Writer:
             producer_name="fxquant",
         )
 
-    def _info(self, node: Node) -> onnx.ValueInfoProto:
+    def _infos(self, nodes: Sequence[Node], side: str) -> list[onnx.ValueInfoProto]:
+        """Types of inputs or outputs; a named dimension has its name instead of a size."""
         from onnx import helper
 
-        value = node.meta["val"]
-        return helper.make_tensor_value_info(
-            self.names[node], _type(value.dtype), [int(size) for size in value.shape]
-        )
+        found = []
+        specs = getattr(state_of(self.root).signature, side, ())
+        for number, node in enumerate(nodes):
+            value = node.meta["val"]
+            names = specs[number].names if len(specs) == len(nodes) else ()
+            sizes = [int(size) for size in value.shape]
+            shape = [name or size for name, size in zip(names or sizes, sizes, strict=True)]
+            found.append(helper.make_tensor_value_info(self.names[node], _type(value.dtype), shape))
+        return found
 
 
 def _type(dtype: torch.dtype) -> int:

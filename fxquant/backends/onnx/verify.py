@@ -160,8 +160,7 @@ def _with_all_values(path: Path, root: GraphModule, names: dict[Node, str]) -> A
     for node in _values(root):
         if names[node] not in known:
             kind = helper.np_dtype_to_tensor_dtype(_numpy(node))
-            shape = list(node.meta["val"].shape)
-            model.graph.output.append(helper.make_tensor_value_info(names[node], kind, shape))
+            model.graph.output.append(helper.make_tensor_value_info(names[node], kind, None))
     everything = path.with_name("values.onnx")
     onnx.save(model, str(everything))
     return session(str(everything))

@@ -103,7 +103,7 @@ def resize(
     x: Tensor,
     roi: None,
     scales: tuple[float, ...] | None = None,
-    sizes: Sizes | None = None,
+    sizes: Sizes | Tensor | None = None,
     *,
     mode: str = "nearest",
     coordinate_transformation_mode: str = "half_pixel",
@@ -125,4 +125,5 @@ def resize(
             recompute_scale_factor=False,
         )
     assert sizes is not None
-    return F.interpolate(x, size=sizes[2:], mode=kind, align_corners=corners)
+    wanted = sizes.tolist() if isinstance(sizes, Tensor) else list(sizes)
+    return F.interpolate(x, size=wanted[2:], mode=kind, align_corners=corners)

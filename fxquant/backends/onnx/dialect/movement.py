@@ -10,6 +10,13 @@ from .convolution import torch_padding
 from .operator import operator
 
 Sizes = tuple[int, ...]
+Computed = Sizes | Tensor
+"""Numbers that are known, or a vector that the file computes from shapes."""
+
+
+def numbers(sizes: Computed) -> Sizes:
+    """The numbers themselves."""
+    return tuple(sizes.tolist()) if isinstance(sizes, Tensor) else tuple(sizes)
 
 
 @operator("Identity")
@@ -17,9 +24,17 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+@operator("Shape")
+def shape(x: Tensor) -> Tensor:
+    """The sizes of all dimensions, a vector of int64."""
+    return torch.tensor(x.shape, dtype=torch.int64)
+
+
 @operator("Reshape")
-def reshape(x: Tensor, shape: Sizes) -> Tensor:
-    return torch.reshape(x, shape)
+def reshape(x: Tensor, shape: Computed) -> Tensor:
+    """A size of 0 stays as it is, one of -1 is what is left."""
+    wanted = [size or x.shape[axis] for axis, size in enumerate(numbers(shape))]
+    return torch.reshape(x, wanted)
 
 
 @operator("Transpose")
@@ -41,13 +56,14 @@ def squeeze(x: Tensor, axes: Sizes) -> Tensor:
 
 
 @operator("Expand")
-def expand(x: Tensor, shape: Sizes) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, shape))
+def expand(x: Tensor, shape: Computed) -> Tensor:
+    """A size of 1 leaves a dimension as it is."""
+    return x.expand(torch.broadcast_shapes(x.shape, numbers(shape)))
 
 
 @operator("Tile")
-def tile(x: Tensor, repeats: Sizes) -> Tensor:
-    return x.repeat(repeats)
+def tile(x: Tensor, repeats: Computed) -> Tensor:
+    return x.repeat(numbers(repeats))
 
 
 @operator("Concat", variadic=True)
@@ -61,9 +77,9 @@ def split(x: Tensor, sizes: Sizes, *, axis: int = 0) -> tuple[Tensor, ...]:
 
 
 @operator("Slice")
-def slice(x: Tensor, starts: Sizes, ends: Sizes, axes: Sizes, steps: Sizes) -> Tensor:
+def slice(x: Tensor, starts: Sizes, ends: Computed, axes: Sizes, steps: Sizes) -> Tensor:
     """A negative step reads from the back; its end is `-size - 1` where it reads to the front."""
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+    for start, end, axis, step in zip(starts, numbers(ends), axes, steps, strict=True):
         size = x.shape[axis]
         if step > 0:
             x = torch.ops.aten.slice.Tensor(x, axis, start, end, step)

@@ -33,7 +33,9 @@ from fxquant.ir.source import source_text
 from fxquant.ir.state import copy_state
 from fxquant.passes.base import Pass, PassResult, Semantics, close
 from fxquant.passes.registry import register_pass
+from fxquant.tracing.dynamic.generalizer import dimensions_of
 
+from .dynamic import for_all_sizes
 from .modules import MODULE_RULES, PASSING
 from .registry import RULES, Rule
 from .rewriter import Rewriter, Unsupported
@@ -64,7 +66,12 @@ class LegalizeOnnx(Pass):
     float_bias: bool = False
 
     def run(self, graph_module: GraphModule) -> PassResult:
-        return PassResult(_Legalizer(graph_module, self).run(), True)
+        def write(core: GraphModule) -> GraphModule:
+            return _Legalizer(core, self).run()
+
+        if dimensions_of(graph_module):
+            return PassResult(for_all_sizes(graph_module, write, self.opset), True)
+        return PassResult(write(graph_module), True)
 
 
 class _Legalizer:
@@ -108,6 +115,7 @@ class _Legalizer:
         new = self.graph.create_node("placeholder", str(node.target), node.args, {}, name=node.name)
         value = node.meta["val"]
         new.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="meta")
+        new.meta.update({key: node.meta[key] for key in ("names",) if key in node.meta})
         self.values[node] = inherit(new, node, value=False)
 
     def _get_attr(self, node: Node) -> None:

@@ -59,6 +59,16 @@ def _smooth(mode: str) -> Callable[..., Value]:
     return rule
 
 
+def _by_factors(rule: Callable[..., Value]) -> Callable[..., Value]:
+    def by_factors(r: Rewriter, x: Value, size: None, *rest: object) -> Value:
+        """The form without a size."""
+        *options, factors = rest
+        assert isinstance(factors, list)
+        return rule(r, x, r.result_shape[2:], *options, *factors)
+
+    return by_factors
+
+
 NEAREST: dict[OpOverload, bool] = {
     aten.upsample_nearest1d.default: False,
     aten.upsample_nearest2d.default: False,
@@ -75,5 +85,7 @@ SMOOTH: dict[OpOverload, str] = {
 }
 for _operator, _exact in NEAREST.items():
     legalize(_operator, moves=True)(_nearest(_exact))
+    legalize(_operator.overloadpacket.vec, moves=True)(_by_factors(_nearest(_exact)))
 for _operator, _mode in SMOOTH.items():
     legalize(_operator)(_smooth(_mode))
+    legalize(_operator.overloadpacket.vec)(_by_factors(_smooth(_mode)))

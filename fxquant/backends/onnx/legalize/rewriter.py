@@ -21,6 +21,7 @@ from fxquant.backends.onnx.dialect import elementwise, movement, quantization
 from fxquant.ir.edit import add_buffer, inherit
 
 Number = float | int | bool
+SIZES = "sizes"  # in meta: a vector computed from shapes, whose numbers stand in meta["val"]
 
 
 class Unsupported(Exception):
@@ -97,6 +98,9 @@ class Rewriter:
         given = {k: v for k, v in options.items() if k not in usual or usual[k] != v}
         node = self._node(function, nodes, given)
         node.meta["val"] = function(*map_arg(nodes, _stand_in), **given)
+        read = node.all_input_nodes
+        if function is movement.shape or (read and all(map(is_sizes, read))):
+            node.meta[SIZES] = True
         return node
 
     def emit_several(
@@ -181,6 +185,34 @@ class Rewriter:
             axis=kind.axis,
         )
 
+    # -- sizes that are chosen when the file runs ------------------------------------------------
+
+    def size_of(self, value: Value, axis: int) -> Node:
+        """The size of a dimension, a vector of one int64 that the file computes."""
+        sizes = self.emit(movement.shape, value)
+        return self.emit(movement.slice, sizes, (axis,), (axis + 1,), (0,), (1,))
+
+    def sizes(self, parts: Sequence[Node | int]) -> Node:
+        """A vector of sizes, known and computed ones."""
+        vectors: list[Node] = []
+        known: list[int] = []
+        for part in (*parts, None):
+            if isinstance(part, int):
+                known.append(part)
+                continue
+            if known:
+                vectors.append(self._known(known))
+                known = []
+            if part is not None:
+                vectors.append(part)
+        return vectors[0] if len(vectors) == 1 else self.emit(movement.concat, vectors, axis=0)
+
+    def _known(self, sizes: Sequence[int]) -> Node:
+        data = torch.tensor(sizes, dtype=torch.int64)
+        node = self.node(self.constant(data, "sizes"))
+        node.meta["val"], node.meta[SIZES] = data, True
+        return node
+
     # -- dtypes ------------------------------------------------------------------------------
 
     def cast(self, value: Value, dtype: torch.dtype) -> Value:
@@ -259,6 +291,11 @@ class Rewriter:
         return self.transpose(value, (*range(rank - 2), rank - 1, rank - 2))
 
 
+def is_sizes(node: Node) -> bool:
+    """Whether a value is computed from shapes only, so that its numbers are known."""
+    return bool(node.meta.get(SIZES))
+
+
 def _meta(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
@@ -266,4 +303,6 @@ def _meta(tensor: torch.Tensor) -> torch.Tensor:
 def _stand_in(node: Node) -> torch.Tensor:
     value = node.meta["val"]
     assert isinstance(value, torch.Tensor)
+    if is_sizes(node):
+        return value
     return value if value.device.type == "meta" else _meta(value)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.fx import Node
 
 from fxquant.backends.lowering.constants import Value
 from fxquant.backends.onnx.dialect import elementwise, movement
 from fxquant.ir.aten import aten
+from fxquant.ir.operators import expand_dim, narrow_dim
 
 from .registry import legalize
 from .rewriter import Number, Rewriter
@@ -25,6 +27,7 @@ Sizes = Sequence[int]
     aten.squeeze.dims,
     aten.unsqueeze.default,
     aten.flatten.using_ints,
+    aten.unflatten.int,
     torch.ops.prims.collapse_view.default,
     torch.ops.prims.squeeze.default,
     moves=True,
@@ -64,6 +67,26 @@ def turn(r: Rewriter, x: Value) -> Value:
 def expand(r: Rewriter, x: Value, shape: Sizes, **_: object) -> Value:
     """Expand, none where the shape stays."""
     return x if r.shape(x) == r.result_shape else r.emit(movement.expand, x, r.result_shape)
+
+
+@legalize(expand_dim, moves=True)
+def expand_like(r: Rewriter, x: Value, like: Value, dim: int, like_dim: int) -> Value:
+    """Expand to a size that is computed from a shape; 1 leaves a dimension as it is."""
+    axis = dim % r.rank(x)
+    sizes: list[Node | int] = [1] * r.rank(x)
+    sizes[axis] = r.size_of(like, like_dim % r.rank(like))
+    return r.emit(movement.expand, x, r.sizes(sizes))
+
+
+@legalize(narrow_dim, moves=True)
+def narrow_like(
+    r: Rewriter, x: Value, like: Value, dim: int, like_dim: int, offset: int = 0
+) -> Value:
+    """Slice to a size that is computed from a shape."""
+    end = r.size_of(like, like_dim % r.rank(like))
+    if offset:
+        end = r.emit(elementwise.add, end, offset)
+    return r.emit(movement.slice, x, (0,), end, (dim % r.rank(x),), (1,))
 
 
 @legalize(aten.repeat.default, moves=True)
@@ -138,7 +161,7 @@ def slice_(
 @legalize(aten.select.int, moves=True)
 def select(r: Rewriter, x: Value, dim: int, index: int) -> Value:
     """Gather of one index."""
-    return r.emit(movement.gather, x, r.index(index % r.shape(x)[dim]), axis=dim % r.rank(x))
+    return r.emit(movement.gather, x, r.index(index), axis=dim % r.rank(x))
 
 
 @legalize(aten.flip.default, torch.ops.prims.rev.default, moves=True)
