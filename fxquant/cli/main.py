@@ -18,6 +18,7 @@ from fxquant.cli.convert import convert
 from fxquant.cli.inspect_file import inspect_file
 from fxquant.cli.pass_list import list_passes
 from fxquant.cli.replay_command import replay
+from fxquant.cli.source_command import source
 from fxquant.errors import FxquantError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("convert")(convert)
 app.command("inspect")(inspect_file)
+app.command("source")(source)
 app.command("passes")(list_passes)
 app.command("bisect")(bisect)
 app.command("replay")(replay)

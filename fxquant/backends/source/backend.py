@@ -14,11 +14,15 @@ from fxquant.backends.lowering.output_file import write_files
 from fxquant.backends.registry import get_backend
 from fxquant.backends.source.file import source_file
 from fxquant.backends.source.loading import SUFFIX
+from fxquant.backends.source.options import SourceOptions
+from fxquant.backends.source.passes.classic_stubs import ClassicStubs
+from fxquant.backends.source.passes.functions_to_modules import FunctionsToModules
 from fxquant.backends.source.relocate import relocate
 from fxquant.backends.source.stage import comment_of, stage_of
 from fxquant.backends.source.verify import SourceReport, verify
 from fxquant.backends.source.weights import weights_file
 from fxquant.errors import OutputError
+from fxquant.passes.base import Pass
 from fxquant.passes.pipeline import Pipeline
 
 TARGET = "tflite"  # whose constraints decide what is quantized, where nothing else is said
@@ -29,6 +33,7 @@ class SourceBackend(Backend):
 
     name: ClassVar[str] = "source"
     suffix: ClassVar[str] = ".py"
+    options_class: ClassVar[type[Any] | None] = SourceOptions
     any_stage: ClassVar[bool] = True
 
     def constraints(self) -> Any:
@@ -36,10 +41,14 @@ class SourceBackend(Backend):
         return get_backend(TARGET).constraints()
 
     def pipeline(self, options: LowerOptions) -> Pipeline:
-        """Nothing: what is written is the graph that was given."""
-        self.own_options(options)
+        """Nothing for the graph as it is; for `stubbed` what makes it ready to be quantized."""
+        chosen = self.own_options(options)
+        assert isinstance(chosen, SourceOptions)
         self.refuse_borders(options)
-        return Pipeline((), title="source")
+        passes: tuple[Pass, ...] = ()
+        if chosen.stage == "stubbed":
+            passes = (ClassicStubs(chosen.target), FunctionsToModules())
+        return Pipeline(passes, title="source")
 
     def write(self, graph_module: GraphModule, options: LowerOptions) -> Sequence[Segment]:
         """The code, and the weights."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fxquant.backends.source.blueprints import Blueprint, camel
-from fxquant.backends.source.parts import Instance, Part, Slot, slots
+from fxquant.backends.source.parts import Instance, Leaf, Part, Slot, slots
 from fxquant.backends.source.variables import identifier
 
 # Arguments of one meaning: numbers of channels, which layers pass on to one another.
@@ -88,10 +88,17 @@ def _class_names(models: Sequence[Blueprint]) -> list[str]:
         first = plainest.setdefault(model.name, model)
         more = [name for name in model.members if name not in first.members]
         if wanted in taken and len(more) == 1:
-            wanted = f"{wanted}With{camel(more[0])}"
+            wanted = f"{wanted}With{_label(more[0], model.members[more[0]])}"
         names[index] = _unused(wanted, taken)
         taken.add(names[index])
     return [names[index] for index in range(len(models))]
+
+
+def _label(name: str, part: Part) -> str:
+    """A member in the name of a class: a number is not one."""
+    if name.isdigit() and isinstance(part, Leaf):
+        return part.made.callee.rpartition(".")[2]
+    return camel(name)
 
 
 def _unused(wanted: str, taken: Container[str]) -> str:

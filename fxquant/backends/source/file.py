@@ -15,13 +15,15 @@ from fxquant.backends.source.calls import Call, call_of
 from fxquant.backends.source.classes import GeneratedClass, share
 from fxquant.backends.source.constructors import class_lines
 from fxquant.backends.source.expressions import expression
+from fxquant.backends.source.fuse_list import fuse_list
+from fxquant.backends.source.layout import INDENT, Group, lines
 from fxquant.backends.source.places import Places
 from fxquant.backends.source.regions import Region, dissolve, grow, is_step
 from fxquant.errors import Problem, UnsupportedOp
 from fxquant.ir.origin import ModuleCall, Origin
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_text
-from fxquant.ir.spelling import Unspellable, construction
+from fxquant.ir.spelling import Unspellable, construction, spell
 from fxquant.ir.state import state_of
 from fxquant.tracing.signature import Signature
 from fxquant.tracing.structure import Leaf, Mapping, Sequence, Structure
@@ -38,6 +40,14 @@ def load():
     """The model with its weights{mode}."""
     return fqnn.load_weights({name}(), __file__){suffix}
 '''
+
+
+FUSE_METHOD = [
+    "",
+    "    def fuse_list(self):",
+    '        """Names of modules that a target computes as one."""',
+    "        return FUSE",
+]
 
 
 @dataclass
@@ -86,7 +96,8 @@ def source_file(
         writer = BodyWriter(root, places, comment, inputs)
         bodies[""] = writer.write_root(around, outputs, shape)
     classes = share(Draughtsman(places, root, bodies).draw())
-    return _assemble(graph_module, classes, around, stage)
+    fused = fuse_list(graph_module) if "modular" in state.properties else None
+    return _assemble(graph_module, classes, around, stage, fused)
 
 
 def _refuse(graph_module: GraphModule, places: Places) -> None:
@@ -159,12 +170,20 @@ def _outputs(graph_module: GraphModule) -> list[Node]:
 
 
 def _assemble(
-    graph_module: GraphModule, classes: list[GeneratedClass], around: Call, stage: str
+    graph_module: GraphModule,
+    classes: list[GeneratedClass],
+    around: Call,
+    stage: str,
+    fused: list[list[str]] | None,
 ) -> SourceFile:
     by_path = {path: made for made in classes for path in made.paths}
     model = by_path[""]
     blocks = [[*lines] for lines in around.definitions.values()]
+    if fused is not None:
+        blocks.append(_fuse_lines(fused))
     blocks += [class_lines(made, by_path) for made in classes]
+    if fused is not None:
+        blocks[-1] += FUSE_METHOD
     training = graph_module.training
     loader = LOADER.format(
         name=model.name,
@@ -175,6 +194,13 @@ def _assemble(
     body = "\n\n\n".join("\n".join(block) for block in blocks) + "\n"
     header = HEADER.format(model=model.name, stage=stage)
     return SourceFile(f"{header}\n{_imports(body, around)}\n\n\n{body}", model.name)
+
+
+def _fuse_lines(fused: list[list[str]]) -> list[str]:
+    rows = tuple(Group("[", tuple(map(spell, names)), "]") for names in fused)
+    if not rows:
+        return ["FUSE = []"]
+    return ["FUSE = [", *(line for row in rows for line in lines(row, INDENT, suffix=",")), "]"]
 
 
 TORCH_IMPORTS = (

@@ -32,7 +32,7 @@ def relocate(graph_module: GraphModule) -> GraphModule:
     moved: set[str] = set()
     for node, scope in _uses(copy, origin):
         target = str(node.target)
-        if not scope or not _is_added(copy, node, origin):
+        if not scope or target.startswith(f"{scope}.") or not _is_added(copy, node, origin):
             continue
         key = (target, scope)
         if key not in places:

@@ -1,0 +1,1 @@
+"""The manual work of eager quantization, done on a traced graph: modules and stubs."""
