@@ -160,7 +160,6 @@ class _Inserter:
         return graph.inserting_before(min(users, key=self.order.__getitem__))
 
     def _first_after_inputs(self) -> Node:
-        for node in self.root.graph.nodes:
-            if node.op not in {"placeholder", "get_attr"}:
-                break
-        return node
+        nodes = self.root.graph.nodes
+        first: Node = next(n for n in nodes if n.op not in {"placeholder", "get_attr"})
+        return first
