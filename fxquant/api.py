@@ -22,7 +22,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOptions
+from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOptions, Require
 from fxquant.backends.registry import get_backend
 from fxquant.errors import ConfigError, FxquantError, InputError, PipelineError
 from fxquant.ir.state import state_of
@@ -231,7 +231,8 @@ def lower(
     backend: str | Backend = "tflite",
     *,
     io_layout: IoLayout = "nchw",
-    io_dtype: IoDtype = "float32",
+    io_dtype: IoDtype | None = None,
+    require: Require | None = None,
     options: Mapping[str, Any] | None = None,
     instruments: Sequence[Instrument | str] = (),
 ) -> Lowered:
@@ -241,7 +242,10 @@ def lower(
         graph_module: a traced, functional or converted graph.
         backend: the target's name, or a backend.
         io_layout: dimension order of image inputs and outputs of the file.
-        io_dtype: dtype of quantized inputs and outputs of the file.
+        io_dtype: dtype of quantized inputs and outputs of the file; by default what `require`
+            demands, else float32.
+        require: refuse a file that computes in anything but these integers; their kernels are
+            used also where a float island would be faster.
         options: the backend's own choices by name, e.g. `{"opset": 18}`.
         instruments: what watches the passes, e.g. `["lint", "dump=folder"]`.
 
@@ -251,11 +255,13 @@ def lower(
         PipelineError: the graph still holds observers.
     """
     target = get_backend(backend)
-    chosen = LowerOptions(io_layout, io_dtype, dict(options or {}))
+    chosen = LowerOptions.of(io_layout, io_dtype, options, require)
     steps = target.pipeline(chosen)
     _refuse_dynamic(graph_module, target)
     if not target.any_stage:
         graph_module = _core(graph_module)
+    for node in graph_module.graph.nodes:
+        node.meta["core"] = node.name
     program = steps(graph_module)
     report = Report(
         operators=target.count_operators(program),
@@ -263,6 +269,8 @@ def lower(
         notes=[line for lines in state_of(program).notes.values() for line in lines],
     )
     lowered = Lowered(program, target, chosen, report)
+    if require is not None:
+        target.check_promise(lowered, graph_module)
     report.size = lowered.size()
     return lowered
 
@@ -302,7 +310,8 @@ def compile(
     backend: str | Backend = "tflite",
     output: str | Path | None = None,
     io_layout: IoLayout = "nchw",
-    io_dtype: IoDtype = "float32",
+    io_dtype: IoDtype | None = None,
+    require: Require | None = None,
     config: QuantConfig | None = None,
     options: Mapping[str, Any] | None = None,
     pipeline: Pipeline | str | None = None,
@@ -324,7 +333,10 @@ def compile(
         backend: the target's name, or a backend.
         output: where to write the file; nothing is written if None.
         io_layout: dimension order of image inputs and outputs of the file.
-        io_dtype: dtype of quantized inputs and outputs of the file.
+        io_dtype: dtype of quantized inputs and outputs of the file; by default what `require`
+            demands, else float32.
+        require: refuse a file that computes in anything but these integers; quantizes to them
+            where `quantize` says nothing.
         config: what to quantize and how.
         options: the backend's own choices by name, e.g. `{"opset": 18}`.
         pipeline: passes to run instead of the default ones, up to the observers.
@@ -339,6 +351,8 @@ def compile(
     Raises:
         FxquantError: its children say what is wrong; no file is written then.
     """
+    LowerOptions.of(io_layout, io_dtype, options, require)
+    quantize = require if quantize is None else quantize
     settings = _settings(quantize, config, calibration)
     target = get_backend(backend)
     chosen = dict(options or {})
@@ -364,7 +378,12 @@ def compile(
             graph_module = convert(graph_module)
     with _timed(seconds, "lower"):
         lowered = lower(
-            graph_module, target, io_layout=io_layout, io_dtype=io_dtype, options=chosen
+            graph_module,
+            target,
+            io_layout=io_layout,
+            io_dtype=io_dtype,
+            require=require,
+            options=chosen,
         )
     lowered.report.seconds = seconds
     wanted = output is not None and lowered.backend.can_verify() if verify is None else verify

@@ -27,8 +27,12 @@ from fxquant.passes.pipeline import Pipeline
 from fxquant.report import Report
 
 IoLayout = Literal["nchw", "nhwc"]
-IoDtype = Literal["float32", "int8"]
+IoDtype = Literal["float32", "int8", "uint8", "int16"]
+Require = Literal["int8", "uint8", "int16x8"]
 Segment = bytes | memoryview
+
+REQUIRED_BORDERS: Mapping[str, IoDtype] = {"int8": "int8", "uint8": "uint8", "int16x8": "int16"}
+"""The dtype of the borders where a file of nothing but integers is required, by promise."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,34 @@ class LowerOptions:
         io_layout: dimension order of image inputs and outputs.
         io_dtype: dtype of quantized inputs and outputs; "float32" keeps floats at the borders.
         own: choices that only the backend knows, by name; see its `options_class`.
+        require: the file must compute in nothing but these integers, or is refused.
     """
 
     io_layout: IoLayout = "nchw"
     io_dtype: IoDtype = "float32"
     own: Mapping[str, Any] = field(default_factory=dict)
+    require: Require | None = None
+
+    @staticmethod
+    def of(
+        io_layout: IoLayout,
+        io_dtype: IoDtype | None,
+        own: Mapping[str, Any] | None,
+        require: Require | None,
+    ) -> LowerOptions:
+        """The choices with the borders that a promise implies where none are given.
+
+        Raises:
+            InputError: no such promise, or floats at the borders of a file that may hold none.
+        """
+        if require is not None and require not in REQUIRED_BORDERS:
+            known = ", ".join(map(repr, REQUIRED_BORDERS))
+            raise InputError(f"require={require!r} is not known", fix=f"use one of {known}")
+        if require is not None and io_dtype == "float32":
+            fix = "leave out io_dtype=, or give integers"
+            raise InputError(f'require="{require}" rules out io_dtype="float32"', fix=fix)
+        implied: IoDtype = "float32" if require is None else REQUIRED_BORDERS[require]
+        return LowerOptions(io_layout, io_dtype or implied, dict(own or {}), require)
 
 
 class VerifyOutcome(Protocol):
@@ -128,6 +155,7 @@ class Backend(ABC):
             InputError: another layout or dtype is asked for.
         """
         given = (
+            ("require", options.require, None),
             ("io_layout", options.io_layout, "nchw"),
             ("io_dtype", options.io_dtype, "float32"),
         )
@@ -135,6 +163,14 @@ class Backend(ABC):
             if value != only:
                 fix = f"leave out {name}="
                 raise InputError(f"{self.name} has no {name}={value!r}, only {only!r}", fix=fix)
+
+    def check_promise(self, lowered: Lowered, core: GraphModule) -> None:
+        """Refuse a file that does not keep `lowered.options.require`; `core` was lowered to it.
+
+        Raises:
+            UnsupportedOp: with every operator that stands in the way.
+        """
+        raise InputError(f"the backend {self.name} has no require=", fix="leave out require=")
 
     def simulate(self, lowered: Lowered, kernels: str) -> nn.Module:
         """The last graph as a module that computes with the arithmetic of the named kernels.

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 import fxquant
-from fxquant.backends.base import IoDtype, IoLayout, Lowered
+from fxquant.backends.base import IoDtype, IoLayout, Lowered, Require
 from fxquant.backends.tflite.sample_outputs import run_graph
 from fxquant.cli.calibration_data import CalibrationData
 from fxquant.cli.input_spec import Call, InputSpec, random_call
@@ -85,10 +85,18 @@ class Conversion:
         with self.stages.stage("freeze"):
             return fxquant.convert(prepared)
 
-    def lower(self, core: GraphModule, io_layout: IoLayout, io_dtype: IoDtype) -> Lowered:
+    def lower(
+        self,
+        core: GraphModule,
+        io_layout: IoLayout,
+        io_dtype: IoDtype | None,
+        require: Require | None,
+    ) -> Lowered:
         """The program with these borders."""
         with self.stages.stage("lower"):
-            return fxquant.lower(core, "tflite", io_layout=io_layout, io_dtype=io_dtype)
+            return fxquant.lower(
+                core, "tflite", io_layout=io_layout, io_dtype=io_dtype, require=require
+            )
 
     def verify(self, lowered: Lowered) -> None:
         """Runs the file on one call and compares every value with the last graph's.

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fxquant.backends.base import IoDtype, IoLayout
+from fxquant.backends.base import IoDtype, IoLayout, Require
 from fxquant.cli.calibration_data import open_calibration_data
 from fxquant.cli.conversion import Conversion
 from fxquant.cli.input_spec import parse_inputs
@@ -54,10 +54,30 @@ class BorderDtype(StrEnum):
 
     float32 = "float32"
     int8 = "int8"
+    uint8 = "uint8"
+    int16 = "int16"
+
+
+class Promise(StrEnum):
+    """Integers that the file must hold nothing but."""
+
+    int8 = "int8"
+    uint8 = "uint8"
+    int16x8 = "int16x8"
 
 
 IO_LAYOUTS: dict[Layout, IoLayout] = {Layout.nchw: "nchw", Layout.nhwc: "nhwc"}
-IO_DTYPES: dict[BorderDtype, IoDtype] = {BorderDtype.float32: "float32", BorderDtype.int8: "int8"}
+IO_DTYPES: dict[BorderDtype, IoDtype] = {
+    BorderDtype.float32: "float32",
+    BorderDtype.int8: "int8",
+    BorderDtype.uint8: "uint8",
+    BorderDtype.int16: "int16",
+}
+PROMISES: dict[Promise, Require] = {
+    Promise.int8: "int8",
+    Promise.uint8: "uint8",
+    Promise.int16x8: "int16x8",
+}
 
 
 def convert(
@@ -84,8 +104,12 @@ def convert(
     ] = None,
     io_layout: Annotated[Layout, typer.Option(help="Of image inputs and outputs.")] = Layout.nchw,
     io_dtype: Annotated[
-        BorderDtype, typer.Option(help="Of quantized inputs and outputs.")
-    ] = BorderDtype.float32,
+        BorderDtype | None,
+        typer.Option(help="Of quantized inputs and outputs; float32 but for --require."),
+    ] = None,
+    require: Annotated[
+        Promise | None, typer.Option(help="Refuse a file that holds anything but these integers.")
+    ] = None,
     pipeline: Annotated[
         str | None, typer.Option(help="Passes to run, as text; see `fxquant passes`.")
     ] = None,
@@ -99,6 +123,8 @@ def convert(
     specs = parse_inputs(inputs)
     preprocessing = Preprocessing(_numbers("mean", mean), _numbers("std", std), size)
     passes = None if pipeline is None else Pipeline.parse(pipeline)
+    if quantize is None and require is not None:
+        quantize = Quantize(require.value)
     config = _configuration(quantize, calibrate)
     data = None
     if calibrate is not None:
@@ -107,7 +133,12 @@ def convert(
     conversion.try_model()
     with instruments(*(() if dump is None else (Dump(dump),))):
         core = conversion.float() if config is None else conversion.quantized(config)
-        lowered = conversion.lower(core, IO_LAYOUTS[io_layout], IO_DTYPES[io_dtype])
+        lowered = conversion.lower(
+            core,
+            IO_LAYOUTS[io_layout],
+            None if io_dtype is None else IO_DTYPES[io_dtype],
+            None if require is None else PROMISES[require],
+        )
     if verify:
         conversion.verify(lowered)
     conversion.compare(lowered)

@@ -27,6 +27,7 @@ class GraphState:
         notes: remarks of passes by pass name, shown in reports.
         stayed_float: `report.StayedFloat` rows of annotate.
         origin: the `ir.origin.Origin` of a traced model: its modules and their calls.
+        islands: node name -> why it computes in float between integers.
     """
 
     properties: set[str] = field(default_factory=set)
@@ -37,11 +38,13 @@ class GraphState:
     notes: dict[str, list[str]] = field(default_factory=dict)
     stayed_float: tuple[Any, ...] = ()
     origin: Any = None
+    islands: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> GraphState:
         """An independent copy; what is immutable is shared."""
         notes = {name: list(lines) for name, lines in self.notes.items()}
-        return replace(self, properties=set(self.properties), notes=notes)
+        islands = dict(self.islands)
+        return replace(self, properties=set(self.properties), notes=notes, islands=islands)
 
 
 def state_of(graph_module: GraphModule) -> GraphState:

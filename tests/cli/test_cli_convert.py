@@ -191,3 +191,22 @@ def test_inspect_of_what_is_no_file(command: Command, tmp_path: Path) -> None:
 def test_error_figures_of_equal_values() -> None:
     figures = error_figures(torch.ones(3), torch.ones(3))
     assert figures["SQNR against torch, dB"] == float("inf")
+
+
+@pytest.mark.parametrize(("require", "dtype"), [("int8", "int8"), ("int16x8", "int16")])
+def test_a_file_of_integers_only(
+    command: Command, samples: Path, tmp_path: Path, require: str, dtype: str
+) -> None:
+    output = tmp_path / "m.tflite"
+    options = ("--input", "1,3,8,8", "--calibrate", samples, "--require", require, "-o", output)
+    ended = command("convert", f"{MODELS}:make", *options)
+    assert ended.code == 0, ended.err
+    summary = inspect_file(output)
+    assert not summary.floats
+    assert {each.dtype for each in (*summary.inputs.values(), *summary.outputs.values())} == {dtype}
+
+
+def test_a_promise_needs_calibration_data(command: Command, tmp_path: Path) -> None:
+    options = ("--input", "1,3,8,8", "--require", "int8", "-o", tmp_path / "m.tflite")
+    ended = command("convert", f"{MODELS}:make", *options)
+    assert ended.code and "--quantize int8 needs calibration data" in ended.err

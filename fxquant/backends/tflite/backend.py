@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
 from fxquant.backends.tflite.constraints import TABLE
 from fxquant.backends.tflite.dialect.table import ROWS
+from fxquant.backends.tflite.integer_promise import check_promise
 from fxquant.backends.tflite.interpreter import Kernels
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
 from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
@@ -48,7 +49,9 @@ class TfliteBackend(Backend):
         assert isinstance(chosen, TfliteOptions)
         before: tuple[Pass, ...] = () if chosen.round_activations else (DropRounding(),)
         legalize = LegalizeTflite(
-            integer_io=options.io_dtype == "int8", bfloat16_storage=chosen.bfloat16_storage
+            io_dtype=options.io_dtype,
+            integer_only=options.require is not None,
+            bfloat16_storage=chosen.bfloat16_storage,
         )
         return Pipeline(
             (
@@ -72,6 +75,12 @@ class TfliteBackend(Backend):
         """The file's operators by their builtin names."""
         operators = contents_of(graph_module).model.main.operators
         return dict(Counter(operator.name for operator in operators))
+
+    def check_promise(self, lowered: Lowered, core: GraphModule) -> None:
+        """Walk the file: every tensor that anything reads must be integers."""
+        required = lowered.options.require
+        assert required is not None
+        check_promise(lowered.graph_module, lowered.to_bytes(), required, core)
 
     def simulate(self, lowered: Lowered, kernels: str) -> Simulation:
         """The graph with the arithmetic of LiteRT's reference, optimized or XNNPACK kernels."""

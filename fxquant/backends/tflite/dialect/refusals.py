@@ -136,6 +136,10 @@ def _int16_alpha(call: Call) -> bool:
     return call.primary.dtype == torch.int16 and alpha is not None and alpha.dtype != torch.int8
 
 
+def _int16_to_uint8(call: Call) -> bool:
+    return call.primary.dtype == torch.int16 and call.results[0].dtype == torch.uint8
+
+
 def _another_routine(call: Call) -> bool:
     coarse = {"logistic": (2.0**-12,), "tanh": (2.0**-12, 2.0**-11)}[call.row.name]
     quantization = call.primary.quantization
@@ -216,6 +220,7 @@ REFUSALS: dict[str, Refusal] = {
     "per channel": Refusal(_per_channel_operand, "the kernel ignores scales per channel"),
     "hybrid batches": Refusal(_hybrid_batches, "a float times int8 product must have one batch"),
     "int16 alpha": Refusal(_int16_alpha, "with int16 activations alpha must be int8"),
+    "int16 to uint8": Refusal(_int16_to_uint8, "int16 becomes uint8 only by way of int8"),
     "table scale": Refusal(
         _another_routine, "16-bit inputs with a scale of 2^-12 (TANH: 2^-11) are computed coarsely"
     ),

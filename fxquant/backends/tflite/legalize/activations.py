@@ -33,6 +33,9 @@ UNIT_GRIDS = {
 COARSE_SCALES = (2.0**-12, 2.0**-11)
 """16-bit inputs of these make LOGISTIC and TANH use a less exact routine."""
 
+LEAST_SCALE = 2.0**-30
+"""Below, their multiplier for 16-bit inputs has too few digits, and at last none."""
+
 TANHS = {"int16": QType("int16", 1 / 32768, 0)}
 
 
@@ -54,8 +57,9 @@ def relu(r: Rewriter, x: Value) -> Value:
 
 @legalize(aten.relu6.default, quantized=True)
 def relu6(r: Rewriter, x: Value) -> Value:
-    """RELU6."""
-    return r.emit(tfl.relu6, x, out=r.out)
+    """RELU6; RELU where the grid ends so far below 6 that the kernels cannot express it."""
+    function = tfl.relu if r.out is not None and 6 / r.out.scale >= 2**31 else tfl.relu6
+    return r.emit(function, x, out=r.out)
 
 
 RANGES = {(0.0, None): "relu", (0.0, 6.0): "relu6", (-1.0, 1.0): "relu_n1_to_1"}
@@ -148,7 +152,7 @@ def prelu(r: Rewriter, x: Value, weight: Value) -> Value:
     """PRELU on channels-last data, so that one slope a channel broadcasts."""
     rank = len(r.shape(x))
     if r.out is not None and not isinstance(weight, Constant):
-        raise NoIntegerForm
+        raise NoIntegerForm("its slopes are not constant")
     slope = (
         r.reshape(weight, (r.elements(weight),))
         if r.elements(weight) > 1
@@ -169,7 +173,7 @@ def elu(
     """ELU for alpha 1; others as scale * (relu(x) + alpha * (e^min(x, 0) - 1))."""
     plain = alpha == scale == input_scale == 1
     if r.out is not None and not (plain and r.out.dtype == "int8"):
-        raise NoIntegerForm
+        raise NoIntegerForm("ELU has a kernel only for int8 and alpha 1")
     if plain:
         return r.emit(tfl.elu, x, out=r.out)
     positive = r.emit(tfl.relu, x)
@@ -214,9 +218,11 @@ def _logistic(r: Rewriter, x: Value) -> Value:
 def _by_table(r: Rewriter, x: Value) -> Value:
     """16-bit values at scales for which the kernels of LOGISTIC and TANH read their table."""
     kind = r.qtype(x)
-    if kind is None or kind.dtype != "int16" or kind.scale not in COARSE_SCALES:
+    if kind is None or kind.dtype != "int16":
         return x
-    return r.quantize(x, QType(kind.dtype, float32(kind.scale * 1.001), kind.zero_point))
+    scale = max(kind.scale, LEAST_SCALE)
+    scale = float32(scale * 1.001) if scale in COARSE_SCALES else scale
+    return r.quantize(x, QType(kind.dtype, scale, kind.zero_point))
 
 
 @legalize(aten.tanh.default, quantized=True)
@@ -353,7 +359,7 @@ def softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
         # BUILTIN_REF aborts on long rows of 8 bits.
         aborts = r.out.dtype != "int16" and r.shape(x)[dim] >= 512
         if aborts or not r.integer_only:
-            raise NoIntegerForm
+            raise NoIntegerForm("SOFTMAX of 512 or more 8-bit values can abort BUILTIN_REF")
     if isinstance(dtype, torch.dtype) and r.out is None:
         x = r.cast(x, dtype)
     if not r.shape(x):
@@ -366,6 +372,6 @@ def softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
 def log_softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
     """LOG_SOFTMAX over the last axis; integers in a float island."""
     if r.out is not None:
-        raise NoIntegerForm
+        raise NoIntegerForm("LOG_SOFTMAX is written in float only")
     last, back = r.move_last(x, dim)
     return back(r.emit(tfl.log_softmax, last))

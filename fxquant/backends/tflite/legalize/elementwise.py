@@ -59,7 +59,7 @@ def _times(r: Rewriter, x: Operand, factor: complex) -> Operand:
             tfl.mul, *r.operands(x, factor, dtype=torch.result_type(_empty(r, x), factor))
         )
     if isinstance(factor, complex) or factor <= 0:
-        raise NoIntegerForm
+        raise NoIntegerForm("its factor alpha is not positive")
     return r.emit(
         tfl.mul, *r.operands(x, factor), out=QType(kind.dtype, kind.scale * factor, kind.zero_point)
     )
@@ -82,7 +82,7 @@ def div(r: Rewriter, x: Operand, y: Operand) -> Value:
     if r.out is None:
         return r.emit(tfl.div, *r.operands(x, y))
     if isinstance(y, torch.fx.Node):
-        raise NoIntegerForm
+        raise NoIntegerForm("DIV fails where the quantized divisor is 0")
     if isinstance(y, Constant):
         return r.emit(tfl.mul, *r.operands(x, Constant(y.name, 1 / y.dequantize().data)), out=r.out)
     return r.emit(tfl.mul, *r.operands(x, 1 / y), out=r.out)
@@ -179,7 +179,7 @@ def pow_scalar(r: Rewriter, x: Value, exponent: float) -> Value:
     if exponent == 2:
         return square(r, x)
     if r.out is not None:
-        raise NoIntegerForm
+        raise NoIntegerForm("POW computes in float only")
     if not r.result_dtype.is_floating_point:
         return pow(r, x, exponent)
     (x,) = r.operands(x)

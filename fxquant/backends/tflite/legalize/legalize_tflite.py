@@ -23,7 +23,7 @@ from torch.fx.node import map_arg
 from fxquant.backends.lowering.decompose import decompose, operands_of
 from fxquant.backends.tflite.dialect.values import QType
 from fxquant.backends.tflite.layout.borders import update_signature
-from fxquant.errors import Problem, UnsupportedOp
+from fxquant.errors import InputError, Problem, UnsupportedOp
 from fxquant.ir.aten import is_aten, overload, packet_name
 from fxquant.ir.edit import get_attribute, inherit, make_graph_module, new_graph_like
 from fxquant.ir.printer import format_node
@@ -33,6 +33,7 @@ from fxquant.ir.types import TensorType
 from fxquant.passes.base import Pass, PassResult, Semantics, close
 from fxquant.passes.registry import register_pass
 
+from .border_grids import at_border, widest
 from .modules import MODULE_RULES
 from .quantized_types import (
     DYNAMIC,
@@ -58,7 +59,8 @@ class LegalizeTflite(Pass):
       return (%y)                                   return (%y)
 
     Attributes:
-        integer_io: inputs and outputs of the graph that are quantized anyway are integers.
+        io_dtype: dtype of the graph's inputs and outputs that are quantized anyway; "float32"
+            keeps floats.
         integer_only: use integer kernels also where a float island is faster and closer.
         bfloat16_storage: dtype in which constants rounded to bfloat16 are stored.
     """
@@ -69,7 +71,7 @@ class LegalizeTflite(Pass):
     invalidates: ClassVar[frozenset[str]] = frozenset({"functional"})
     semantics: ClassVar[Semantics] = close(1e-3)
 
-    integer_io: bool = False
+    io_dtype: str = "float32"
     integer_only: bool = False
     bfloat16_storage: str = "float32"
 
@@ -95,6 +97,10 @@ class _Legalizer:
         self.values: dict[Node, Any] = {}
         self.problems: list[Problem] = []
         self.notes: list[str] = []
+        self.integer_io = options.io_dtype != "float32"
+        self.islands: dict[str, str] = {}
+        self.float_borders: list[str] = []
+        self.integer_borders = 0
 
     def run(self) -> GraphModule:
         for node in self.old.graph.nodes:
@@ -111,7 +117,9 @@ class _Legalizer:
         new = make_graph_module(self.root, self.graph)
         new.meta.update({key: v for key, v in self.old.meta.items() if key != "fxquant"})
         copy_state(self.old, new)
-        if self.options.integer_io:
+        state_of(new).islands.update(self.islands)
+        if self.integer_io:
+            self._check_borders()
             update_signature(new)
         if self.notes:
             state_of(new).notes.setdefault(LegalizeTflite.name, []).extend(self.notes)
@@ -143,11 +151,28 @@ class _Legalizer:
             self.values[node] = self.rewriter.bind(new, bound)
 
     def _bound_type(self, node: Node) -> QType | None:
-        """The grid of an input that only a quantized region reads."""
-        if not self.options.integer_io or not node.users:
+        """The grid of an input that only quantized regions read."""
+        value = node.meta["val"]
+        if not (self.integer_io and value.is_floating_point() and node.users):
             return None
         grids = {_entry_grid(self.old, user, self.types) for user in node.users}
-        return grids.pop() if len(grids) == 1 else None
+        known = {grid for grid in grids if grid is not None}
+        if len(known) < len(grids):
+            self.float_borders.append(f"input %{node.name}")
+            return None
+        self.integer_borders += 1
+        return at_border(widest(known), self.options.io_dtype)
+
+    def _check_borders(self) -> None:
+        """Say which inputs and outputs stay float; if all do, nothing is as it was asked for."""
+        dtype = self.options.io_dtype
+        if self.float_borders and not self.integer_borders:
+            names = ", ".join(self.float_borders)
+            raise InputError(
+                f'io_dtype="{dtype}", but nothing at the borders is quantized: {names}',
+                fix='quantize the model, or leave io_dtype="float32"',
+            )
+        self.notes.extend(f"{name} stays float32, not {dtype}" for name in self.float_borders)
 
     def _get_attr(self, node: Node) -> None:
         data = get_attribute(self.old, str(node.target))
@@ -172,7 +197,7 @@ class _Legalizer:
         self.values[node] = rule(self.rewriter, module, *args)
 
     def _leaves_as_integers(self, node: Node) -> bool:
-        return self.options.integer_io and all(user.op == "output" for user in node.users)
+        return self.integer_io and all(user.op == "output" for user in node.users)
 
     def _output(self, node: Node) -> None:
         result = map_arg(node.args[0], self._result)
@@ -188,10 +213,21 @@ class _Legalizer:
                 self._refuse(value.node, what)
             return self.graph.create_node("placeholder", "missing", (), {})
         if self.rewriter.is_quantized(value):
-            if self.options.integer_io:
-                return self.rewriter.unbind(value)
+            if self.integer_io:
+                self.integer_borders += 1
+                return self.rewriter.unbind(self._on_border(value))
             value = self.rewriter.float(value)
+        if self.integer_io and self.rewriter.dtype(value).is_floating_point:
+            self.float_borders.append(f"output %{node.name}")
         return self.rewriter.node(value)
+
+    def _on_border(self, value: Value) -> Value:
+        grid = self.rewriter.qtype(value)
+        return (
+            value
+            if grid is None
+            else self.rewriter.quantize(value, at_border(grid, self.options.io_dtype))
+        )
 
     # -- operators -----------------------------------------------------------------------------
 
@@ -238,7 +274,8 @@ class _Legalizer:
         if kind is not None:
             try:
                 return self._call_rule(rule, node, kind)
-            except NoIntegerForm:
+            except NoIntegerForm as why:
+                self.islands[node.name] = str(why) or "its integer kernel is not used"
                 result = self._call_rule(rule, node, None)
                 self.notes.append(f"%{node.name}: {packet_name(node.target)} is computed in float")
                 return self.rewriter.quantize(result, kind)
@@ -356,7 +393,8 @@ def _operand(node: Node) -> Node:
 def _entry_grid(root: GraphModule, user: Node, types: dict[Node, QType]) -> QType | None:
     if is_stub(root, user, QuantStub):
         grids = {_entry_grid(root, each, types) for each in user.users}
-        return grids.pop() if len(grids) == 1 else None
+        known = {grid for grid in grids if grid is not None}
+        return widest(known) if known and len(known) == len(grids) else None
     return types[user] if is_fake_quantize(user) else None
 
 

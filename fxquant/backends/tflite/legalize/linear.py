@@ -28,7 +28,7 @@ def linear(r: Rewriter, x: Value, weight: Value, bias: Value | None = None) -> V
     if len(shape) == 1:
         x = r.reshape(x, (1, *shape))
     if r.out is not None and r.type(weight).quantization is None:
-        raise NoIntegerForm
+        raise NoIntegerForm("its weights are not quantized")
     offset = None if bias is None else _bias(r, bias, x, weight)
     return r.reshape(_dense(r, x, weight, offset), (*shape[:-1], r.shape(weight)[0]))
 
@@ -98,7 +98,7 @@ def addbmm(
 def matmul(r: Rewriter, x: Value, y: Value) -> Value:
     """FULLY_CONNECTED with a constant matrix, else BATCH_MATMUL; vectors become matrices."""
     if r.out is not None and isinstance(y, Constant) and y.quantization is None:
-        raise NoIntegerForm
+        raise NoIntegerForm("its constant is not quantized")
     x_shape, y_shape = r.shape(x), r.shape(y)
     left = r.reshape(x, (1, *x_shape)) if len(x_shape) == 1 else x
     if len(y_shape) == 1:
@@ -117,7 +117,7 @@ def _product(r: Rewriter, x: Value, y: Value) -> Value:
         return _dense(r, x, y.permute((1, 0)), None)
     rank = max(len(r.shape(x)), len(r.shape(y)))
     if isinstance(y, Constant) and y.quantization is not None and y.quantization.axis is not None:
-        raise NoIntegerForm
+        raise NoIntegerForm("BATCH_MATMUL ignores scales per channel")
     x, y = r.with_rank(x, rank), r.with_rank(y, rank)
     x, y, shape = _flat_batches(r, x, y)
     x, adj_x = _adjoint(r, x)

@@ -282,7 +282,7 @@ def average_images(
     factor = _correction(found, pads, include, divisor)
     if not bool((factor == 1).all()):
         if r.out is not None:
-            raise NoIntegerForm
+            raise NoIntegerForm("its windows count cells otherwise than AVERAGE_POOL_2D does")
         sums = r.emit(tfl.mul, sums, r.constant(factor, "correction"))
     return from_image(r, sums, x)
 
@@ -335,7 +335,7 @@ def adaptive_images(r: Rewriter, x: Value, wanted: Sequence[int]) -> Value:
         result = from_image(r, _pool(r, tfl.average_pool_2d, as_image(r, x), found, "VALID"), x)
         return result if r.out is None else r.quantize(result, r.out)
     if r.out is not None:
-        raise NoIntegerForm
+        raise NoIntegerForm("its output size does not divide the input's")
     for axis, (size, want) in enumerate(zip(sizes, wanted, strict=True), start=2):
         if size != want:
             x = along_axis(r, x, axis, _adaptive_weights(size, want))

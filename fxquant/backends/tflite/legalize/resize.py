@@ -58,7 +58,7 @@ def _by_products(
     r: Rewriter, x: Value, wanted: Sequence[int], factors: Sequence[float | None], corners: bool
 ) -> Value:
     if r.out is not None:
-        raise NoIntegerForm
+        raise NoIntegerForm("RESIZE_BILINEAR knows only steps of input size over output size")
     for axis, (want, factor) in enumerate(zip(wanted, factors, strict=True), start=2):
         size = r.shape(x)[axis]
         if size != want or factor is not None:

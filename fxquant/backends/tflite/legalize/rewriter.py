@@ -24,6 +24,7 @@ from fxquant.backends.tflite.dialect.values import QType
 from fxquant.ir.edit import add_buffer, inherit
 from fxquant.ir.types import TensorType
 
+from .border_grids import at_border
 from .grids import KEEPS_SCALE, finest, qtype_of, quantize_constant, with_quantization
 from .inference import broadcast_shapes, dtype_called, infer
 from .stored_form import stored_form
@@ -37,7 +38,10 @@ class Unsupported(Exception):
 
 
 class NoIntegerForm(Exception):
-    """The integer form does not exist, or a float island is better: the rule is run in float."""
+    """The integer form does not exist, or a float island is better: the rule is run in float.
+
+    The message says why there is none; it is read where `integer_only` asks for one.
+    """
 
 
 class Rewriter:
@@ -398,6 +402,8 @@ class Rewriter:
             return value
         if isinstance(value, Constant):
             return quantize_constant(value.dequantize(), out)
+        if out.dtype == "uint8" and self.dtype(value) == torch.int16:
+            value = self.quantize(value, at_border(out, "int8"))  # there is no QUANTIZE at once
         return self._once(("quantize", value, out), lambda: self._quantize(value, out))
 
     def _quantize(self, value: Value, out: QType) -> Node:

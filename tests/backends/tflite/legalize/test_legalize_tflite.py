@@ -98,7 +98,7 @@ def test_an_unknown_second_result_is_an_error_only_where_it_is_used() -> None:
 def test_integers_at_the_borders() -> None:
     x = normal(1, 3, 8, 8)
     core = quantized_core(Block(), x)
-    final = Pipeline((LegalizeTflite(integer_io=True),))(core)
+    final = Pipeline((LegalizeTflite(io_dtype="int8"),))(core)
     names = [getattr(node.target, "__name__", "") for node in final.graph.nodes]
     assert {"bind", "unbind"} <= set(names)
     assert not {"quantize", "dequantize"} & set(names)

@@ -286,6 +286,7 @@ CASTS = (
         "QuantizeOptions",
         kinds="f32 q8 qu8 q16 q32",
         versions={"result i16": 2, "per channel": 3},
+        refusals=("int16 to uint8",),
     ),
     row(
         "dequantize",
