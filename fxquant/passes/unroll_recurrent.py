@@ -14,6 +14,7 @@ mean the same at every step (`meta["grid"]`) get one scale. A reader that wants 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -58,6 +59,8 @@ class UnrollRecurrent(Pass):
 
     Attributes:
         quantized_only: leave the layers whole that the configuration keeps in float.
+        keep: operators over whole sequences to leave whole, e.g. `lstm`, where their weights are
+            constants and neither project nor drop.
     """
 
     name: ClassVar[str] = "unroll-recurrent"
@@ -65,6 +68,7 @@ class UnrollRecurrent(Pass):
     semantics: ClassVar[Semantics] = close(1e-5)
 
     quantized_only: bool = False
+    keep: tuple[str, ...] = ()
 
     def run(self, graph_module: GraphModule) -> PassResult:
         found = [node for node in graph_module.graph.nodes if recurrent(node) is not None]
@@ -72,11 +76,20 @@ class UnrollRecurrent(Pass):
             config = state_of(graph_module).config
             config = config if isinstance(config, QuantConfig) else QuantConfig()
             found = [node for node in found if _is_quantized(config, node, graph_module)]
+        found = [node for node in found if not self._stays(node)]
         for node in found:
             _Unrolling(graph_module, node).run()
         if found:
             prune_attributes(graph_module)
         return PassResult(graph_module, bool(found))
+
+    def _stays(self, node: Node) -> bool:
+        view = _view(node)
+        if view.is_cell or view.kind not in self.keep or (view.train and view.dropout):
+            return False
+        every = [weights for layer in view.weights for weights in layer]
+        constant = all(is_attribute(part) for part in itertools.chain(*every) if part is not None)
+        return constant and all(weights.projection is None for weights in every)
 
 
 def _is_quantized(config: QuantConfig, node: Node, root: GraphModule) -> bool:

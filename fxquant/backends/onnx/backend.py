@@ -11,8 +11,10 @@ from torch.fx import GraphModule
 
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
 from fxquant.errors import OutputError
+from fxquant.ir.recurrent import SEQUENCES
 from fxquant.passes.base import Pass
 from fxquant.passes.pipeline import Pipeline
+from fxquant.passes.unroll_recurrent import UnrollRecurrent
 from fxquant.quant.constraints import ConstraintTable
 
 from .constraints import TABLE
@@ -47,9 +49,9 @@ class OnnxBackend(Backend):
         assert isinstance(chosen, OnnxOptions)
         self.refuse_borders(options)
         require_onnx()
-        before: tuple[Pass, ...] = ()
+        before: tuple[Pass, ...] = (UnrollRecurrent(keep=tuple(SEQUENCES.values())),)
         if chosen.precision != "float32":
-            before = (ReducePrecision(chosen.precision),)
+            before = (*before, ReducePrecision(chosen.precision))
         legalize = LegalizeOnnx(opset=chosen.version, float_bias=chosen.float_bias)
         return Pipeline((*before, legalize), title="onnx")
 

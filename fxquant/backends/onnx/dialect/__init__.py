@@ -7,7 +7,7 @@ A value is a plain tensor: quantized ones are floats between the pairs of quanti
 dequantize_linear that say how they are stored.
 """
 
-from . import convolution, elementwise, matrices, movement, quantization, reductions
+from . import convolution, elementwise, matrices, movement, quantization, recurrent, reductions
 from .operator import DEFAULTS, OPERATORS, Operator, operator, operator_of
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "operator",
     "operator_of",
     "quantization",
+    "recurrent",
     "reductions",
 ]
