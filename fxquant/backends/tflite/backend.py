@@ -16,7 +16,7 @@ from fxquant.backends.tflite.integer_promise import check_promise
 from fxquant.backends.tflite.interpreter import Kernels
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
 from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
-from fxquant.backends.tflite.lower_options import TfliteOptions
+from fxquant.backends.tflite.lower_options import FUSED, TfliteOptions
 from fxquant.backends.tflite.passes.drop_rounding import DropRounding
 from fxquant.backends.tflite.passes.fold_tfl_constants import FoldTflConstants
 from fxquant.backends.tflite.passes.fuse_activation import FuseActivation
@@ -55,7 +55,7 @@ class TfliteBackend(Backend):
         )
         return Pipeline(
             (
-                UnrollRecurrent(),
+                UnrollRecurrent(keep=FUSED[chosen.recurrent]),
                 *before,
                 legalize,
                 FoldTflConstants(),

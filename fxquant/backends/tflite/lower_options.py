@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Storage = Literal["float32", "float16", "bfloat16"]
+Recurrent = Literal["unrolled", "fused"]
+
+FUSED: dict[Recurrent, tuple[str, ...]] = {
+    "unrolled": (),
+    "fused": ("lstm", "rnn_tanh", "rnn_relu"),
+}
+"""The layers over whole sequences that stay one operator; LiteRT has none for a GRU."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,10 @@ class TfliteOptions:
             of XNNPACK.
         round_activations: let the file round activations to bfloat16 as the simulation does, by
             pairs of CAST; without it the file computes in float32 between rounded weights.
+        recurrent: how LSTM and RNN layers in float are written: "unrolled", step by step, or
+            "fused", one operator for each layer and direction.
     """
 
     bfloat16_storage: Storage = "float32"
     round_activations: bool = False
+    recurrent: Recurrent = "unrolled"

@@ -152,7 +152,11 @@ class _Walk:
         name = _name(node)
         kinds = call.results
         names = [name] if len(kinds) == 1 else [f"{name}/{number}" for number in range(len(kinds))]
-        outputs = tuple(map(self.table.activation, names, kinds))
+        kept = self.variables(call)
+        outputs = tuple(
+            kept[n] if n in kept else self.table.activation(names[n], kind)
+            for n, kind in enumerate(kinds)
+        )
         self.tensors[node] = outputs
         if found:
             return  # the file is refused anyway; options of a bad form may not even be writable
@@ -163,7 +167,21 @@ class _Walk:
                 (option.name for option in row.options), call.fields().values(), strict=True
             )
             options = Options(row.table, dict(fields))
-        self.operators.append(FileOperator(row.code, call.version(), inputs, outputs, options))
+        for name in row.variables:
+            del self.tensors[call.arguments[name]]  # it holds something else from here on
+        made = tuple(index for n, index in enumerate(outputs) if n not in kept)
+        self.operators.append(FileOperator(row.code, call.version(), inputs, made, options))
+
+    def variables(self, call: Call) -> dict[int | None, int]:
+        """The tensors of operands that the kernel overwrites, by the result that they become."""
+        found: dict[int | None, int] = {}
+        for name, result in call.row.variables.items():
+            node = call.arguments[name]
+            if row_of(node) is None or len(node.users) > 1:
+                raise _wrong(node, f"is overwritten as {name}: it must be computed for it alone")
+            found[result] = self.tensor(node)
+            self.table.make_variable(found[result])
+        return found
 
     def operand(self, argument: object) -> int:
         """The tensor of an operand; -1 for one left out."""

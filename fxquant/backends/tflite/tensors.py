@@ -9,6 +9,7 @@ Equal small constants and identical large ones (tied weights) share one buffer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,10 @@ class TensorTable:
     def activation(self, name: str, kind: TensorType) -> int:
         """A tensor that the runtime fills; the index of it."""
         return self._add(name, kind, dtype_of(kind.dtype), buffer=0)
+
+    def make_variable(self, index: int) -> None:
+        """Let a tensor be one that an operator overwrites and keeps."""
+        self.tensors[index] = replace(self.tensors[index], is_variable=True)
 
     def constant(self, name: str, data: torch.Tensor, kind: TensorType) -> int:
         """A tensor with these values, one for each pair of memory and type."""

@@ -115,7 +115,7 @@ class _Comparison:
         for node in self.graph_module.graph.nodes:
             for argument in node.all_input_nodes:
                 last[argument] = node
-            if row_of(node) is not None:
+            if row_of(node) is not None and node in self.contents.tensors:
                 self.rows[node] = _row(node)
         for argument, user in last.items():
             self.last_use.setdefault(user, []).append(argument)

@@ -91,7 +91,9 @@ def _sequence(
     return x, *(_joined(r, list(each)) for each in zip(*ends, strict=True))
 
 
-def _weights(r: Rewriter, layer: Layer, kind: str, number: int) -> list[Value | None]:
+def _weights(
+    r: Rewriter, layer: Layer, kind: str, number: int
+) -> tuple[Value, Value, Value | None]:
     """w, r and b of one layer: a block for each direction, gates in the standard's order."""
     order = ops.GATES[kind]
 
@@ -101,11 +103,12 @@ def _weights(r: Rewriter, layer: Layer, kind: str, number: int) -> list[Value | 
         ]
         return r.constant(torch.stack(rows), f"{name}_l{number}")
 
-    found: list[Value | None] = [stacked("w", lambda side: [side.x])]
-    found.append(stacked("r", lambda side: [side.h]))
     biased = layer[0].x_bias is not None
-    found.append(stacked("b", lambda side: [side.x_bias, side.h_bias]) if biased else None)
-    return found
+    return (
+        stacked("w", lambda side: [side.x]),
+        stacked("r", lambda side: [side.h]),
+        stacked("b", lambda side: [side.x_bias, side.h_bias]) if biased else None,
+    )
 
 
 def _data(value: Value | None) -> torch.Tensor:

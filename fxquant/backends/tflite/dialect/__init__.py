@@ -75,6 +75,7 @@ from .movement import (
     unpack,
 )
 from .pooling import average_pool_2d, l2_pool_2d, max_pool_2d
+from .recurrent import unidirectional_sequence_lstm, unidirectional_sequence_rnn
 from .reductions import (
     arg_max,
     arg_min,
@@ -212,6 +213,8 @@ __all__ = [
     "transpose",
     "transpose_conv",
     "unbind",
+    "unidirectional_sequence_lstm",
+    "unidirectional_sequence_rnn",
     "unpack",
     "use_kernels",
 ]

@@ -92,6 +92,8 @@ class Row:
         builtin: the schema's name, if not the function's in capitals.
         refusals: names in `REFUSALS`: forms that must never be written.
         reference: whether BUILTIN_REF has the operator.
+        variables: operands that the kernel overwrites and keeps for the next call: variable tensors
+            in the file; with the number of the result that the operand is afterwards, if any.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Row:
     builtin: str | None = None
     refusals: tuple[str, ...] = ()
     reference: bool = True
+    variables: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def code(self) -> int:

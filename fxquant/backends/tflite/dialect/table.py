@@ -17,6 +17,7 @@ from .rows.activation import ACTIVATIONS, FUNCTIONS
 from .rows.arithmetic import ARITHMETIC, COMPARISONS
 from .rows.convolution import CONVOLUTIONS
 from .rows.movement import CASTS, MOVEMENT
+from .rows.recurrent import RECURRENT
 from .rows.reduction import POOLING, REDUCTIONS, RESIZING
 
 ROWS: dict[str, Row] = {
@@ -32,6 +33,7 @@ ROWS: dict[str, Row] = {
         RESIZING,
         MOVEMENT,
         CASTS,
+        RECURRENT,
     )
     for row in family
 }

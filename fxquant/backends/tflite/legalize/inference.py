@@ -333,9 +333,19 @@ def _topk(types: Types, options: Options) -> list[TensorType]:
     return [TensorType(shape, types[0].dtype), TensorType(shape, torch.int32)]
 
 
+@shape_of("unidirectional_sequence_rnn")
+def _sequence(types: Types, options: Options) -> Shape:
+    return (*types[0].shape[:2], types[-1].shape[1])
+
+
+def _lstm(types: Types, options: Options) -> list[TensorType]:
+    return [TensorType(_sequence(types, options), types[0].dtype), types[-1]]
+
+
 _SEVERAL: dict[str, Callable[[Types, Options], list[TensorType]]] = {
     "split": _split,
     "split_v": _split,
     "unpack": _unpack,
     "topk_v2": _topk,
+    "unidirectional_sequence_lstm": _lstm,
 }

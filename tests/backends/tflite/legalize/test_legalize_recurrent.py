@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 import fxquant as fq
 from fxquant.backends.base import Lowered
+from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.interpreter import LiteRT
+from fxquant.backends.tflite.serialize import serialize
+from fxquant.errors import InputError, InvalidGraph
+from tests.backends.tflite.hand_graph import HandGraph
 
 from .one_model import assert_close, flat
 
@@ -34,6 +38,7 @@ def layer(
     return model, (x, states) if given else (x,)
 
 
+@torch.no_grad()
 def run(lowered: Lowered, inputs: tuple[Any, ...], times: int = 1) -> list[Tensor]:
     """The outputs of the last of several calls of the file."""
     arrays = [x.numpy() for x in flat(inputs)]
@@ -54,6 +59,80 @@ def test_a_float_layer(combination: Any) -> None:
         wanted = flat(model(*inputs))
         assert_close(flat(lowered.graph_module(*inputs)), wanted, 1e-5, "the last graph")
     assert_close(run(lowered, inputs), wanted, 1e-5, "LiteRT")
+
+
+FUSED = [row for row in COMBINATIONS if row[0] != "gru"]
+NAMES = {"lstm": "UNIDIRECTIONAL_SEQUENCE_LSTM", "rnn": "UNIDIRECTIONAL_SEQUENCE_RNN"}
+
+
+@pytest.mark.parametrize("combination", FUSED, ids=lambda c: "-".join(map(str, c)))
+def test_a_layer_as_one_operator(combination: Any) -> None:
+    """LiteRT's operators keep their state; the third call gives what the first one does."""
+    kind, layers, bidirectional, *_ = combination
+    model, inputs = layer(*combination)
+    lowered = fq.compile(model, inputs, options={"recurrent": "fused"}, verify=False)
+    assert lowered.report.operators[NAMES[kind]] == layers * (1 + bidirectional)
+    with torch.no_grad():
+        wanted = flat(model(*inputs))
+        assert_close(flat(lowered.graph_module(*inputs)), wanted, 1e-5, "the last graph")
+    assert_close(run(lowered, inputs), wanted, 1e-5, "the first call")
+    assert_close(run(lowered, inputs, times=3), wanted, 1e-5, "the third call")
+
+
+@pytest.mark.parametrize("kernels", ["reference", "optimized", "xnnpack"])
+def test_the_state_is_written_and_read_around_delegated_operators(kernels: Any) -> None:
+    """Operators that XNNPACK takes stand before, between and behind those that it does not."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(INPUTS, HIDDEN, batch_first=True)
+            self.first, self.last = nn.Linear(3, HIDDEN), nn.Linear(HIDDEN, 2)
+
+        def forward(self, x: Tensor, start: Tensor) -> tuple[Tensor, ...]:
+            h = torch.relu(self.first(start)).unsqueeze(0)
+            _, (_, c) = self.lstm(x, (h, h + 1.0))
+            y, _ = self.lstm(x.tile(1, 2, 1), (c * 2.0, c))
+            return self.last(y), x.tile(1, 1, 2), self.last(c[0] + c[0])
+
+    inputs = (torch.randn(1, STEPS, INPUTS), torch.randn(1, 3))
+    model = Mixed().eval()
+    lowered = fq.compile(model, inputs, options={"recurrent": "fused"})
+    with LiteRT(lowered.to_bytes(), kernels=kernels) as runtime, torch.no_grad():
+        for _ in range(3):
+            found = [torch.tensor(y) for y in runtime.run([x.numpy() for x in inputs]).values()]
+            assert_close(found, flat(model(*inputs)), 1e-5, kernels)
+    fq.verify(lowered, [inputs, inputs], kernels=kernels).check()
+
+
+def test_a_layer_without_an_operator_is_unrolled_all_the_same() -> None:
+    model, inputs = layer("gru", 1, False, True, True, False)
+    lowered = fq.compile(model, inputs, options={"recurrent": "fused"})
+    assert lowered.report.operators["FULLY_CONNECTED"] == STEPS
+    with torch.no_grad():
+        assert_close(run(lowered, inputs), flat(model(*inputs)), 1e-5, "LiteRT")
+
+
+def test_an_option_that_means_nothing_is_refused() -> None:
+    model, inputs = layer("gru", 1, False, True, True, False)
+    with pytest.raises(InputError, match="recurrent='whole'"):
+        fq.compile(model, inputs, options={"recurrent": "whole"})
+
+
+def test_a_state_that_others_read_is_not_written() -> None:
+    """The kernel overwrites the tensor, so nothing else may look at it."""
+    graph = HandGraph()
+    x, start = graph.input("x", torch.randn(3, 1, 2)), graph.input("h", torch.randn(1, 4))
+    weights = [torch.randn(4, 2), torch.randn(4, 4), torch.randn(4)]
+    stored = [graph.stored(f"w{n}", weight) for n, weight in enumerate(weights)]
+    h = graph.call(tfl.tile, start, (1, 1))
+    y = graph.call(tfl.unidirectional_sequence_rnn, x, *stored, h)
+    with pytest.raises(InvalidGraph, match="must be computed for it alone"):
+        serialize(graph.finish(y, graph.call(tfl.relu, h)))
+    with pytest.raises(InvalidGraph, match="must be computed for it alone"):
+        y = graph.call(tfl.unidirectional_sequence_rnn, x, *stored, start)
+        serialize(graph.finish(y))
 
 
 def test_every_call_begins_at_the_same_state() -> None:

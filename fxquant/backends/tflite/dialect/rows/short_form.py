@@ -32,6 +32,7 @@ def row(
     primary: str | None = None,
     builtin: str | None = None,
     reference: bool = True,
+    variables: Mapping[str, int | None] | None = None,
 ) -> Row:
     """One row from its short form."""
     return Row(
@@ -48,6 +49,7 @@ def row(
         builtin=builtin,
         refusals=refusals,
         reference=reference,
+        variables=variables or {},
     )
 
 
