@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from tests.backends.onnx.runtime_checks import Function, check, check_int8
+import fxquant as fq
+from tests.backends.onnx.runtime_checks import (
+    Function,
+    assert_close,
+    check,
+    check_int8,
+    run_file,
+)
 
 KINDS: dict[str, Callable[..., nn.Module]] = {
     "lstm": nn.LSTM,
@@ -64,9 +72,20 @@ def test_int8_layers_are_unrolled(kind: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_half_precision_writes_the_operator(precision: str) -> None:
-    import fxquant as fq
-
     options = {"precision": precision}
     layer = nn.GRU(4, 5).eval()
     lowered = fq.compile(layer, (torch.randn(3, 1, 4),), backend="onnx", options=options)
     assert lowered.report.operators["GRU"] == 1
+
+
+def test_any_batch_and_any_number_of_steps() -> None:
+    torch.manual_seed(0)
+    layer = nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True).eval()
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("steps")}
+    lowered = fq.compile(
+        layer, (torch.randn(2, 6, 4),), backend="onnx", dynamic_shapes=(sizes,), verify=False
+    )
+    for shape in ((1, 3, 4), (3, 9, 4)):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert_close(run_file(lowered, x), tree_leaves(layer(x)), 1e-5, "ONNX Runtime")

@@ -105,7 +105,7 @@ def _operands_are_integers(node: Node, found: dict[Node, QType]) -> bool:
     """Whether every float operand is on a grid or constant, and one at least is on a grid."""
     floats = [operand for operand in node.all_input_nodes if _is_float(operand)]
     variable = [operand for operand in floats if not is_constant(operand)]
-    return bool(variable) and all(operand in found for operand in variable)
+    return any(operand in found for operand in floats) and all(n in found for n in variable)
 
 
 def _is_float(node: Node) -> bool:

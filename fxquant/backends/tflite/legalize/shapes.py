@@ -22,7 +22,7 @@ from .values import Constant, Value
 DELEGATED_SPLITS = range(2, 5)
 MANY = 5
 """So many parts are taken apart and put together by one operator, though no delegate has it."""
-PACKED = frozenset({torch.float32, torch.int8, torch.int16, torch.int32})
+PACKED = frozenset({torch.float32, torch.int8, torch.uint8, torch.int16, torch.int32})
 """What that operator takes."""
 
 
