@@ -10,6 +10,7 @@ stage before.
 
 from __future__ import annotations
 
+from fxquant import qat
 from fxquant.api import (
     compile,
     convert,
@@ -85,6 +86,7 @@ __all__ = [
     "optional",
     "prepare",
     "prepare_qat",
+    "qat",
     "quantize_dynamic",
     "register_backend",
     "register_fusion",

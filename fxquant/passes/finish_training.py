@@ -113,6 +113,7 @@ class _Weight(NamedTuple):
         rounding: the node that rounded it; None for a layer in float.
         quantizer: what rounded it, with the scale that it has now.
         factors: what the weight was multiplied with when it was rounded; None for 1.
+        plain: what rounds it without a grid, e.g. to bfloat16; it does so once more when folded.
     """
 
     stored: Node
@@ -120,6 +121,7 @@ class _Weight(NamedTuple):
     rounding: Node | None = None
     quantizer: TrainedFakeQuantize | None = None
     factors: Tensor | None = None
+    plain: FakeQuantize | None = None
 
     @property
     def is_per_tensor(self) -> bool:
@@ -145,7 +147,8 @@ def _finish_layer(root: GraphModule, layer: Node) -> None:
         # The scale of the batch norm is in the grid already.
         scale = torch.tensor(lines, dtype=torch.float64)
     if weight.rounding is not None:
-        _requantize(root, layer, reused, _scaled_quantizer(weight, scale))
+        module = weight.plain or _scaled_quantizer(weight, scale)
+        _requantize(root, layer, reused, module)
 
 
 def _detached(root: GraphModule, layer: Node, weight: _Weight) -> Node | None:
@@ -187,6 +190,10 @@ def _weight_of(root: GraphModule, layer: Node) -> _Weight | None:
         node, scale = node.args
         factors = _factors(root, scale)
     module = module_of(root, node)
+    if isinstance(module, FakeQuantize) and not isinstance(module, TrainedFakeQuantize):
+        stored = node.args[0]
+        value = tensor_at(root, stored).detach()
+        return _Weight(stored, value, node, plain=module) if is_attribute(stored) else None
     if not isinstance(module, TrainedFakeQuantize):
         return None
     source = node.args[0]

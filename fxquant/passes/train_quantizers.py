@@ -40,6 +40,7 @@ from fxquant.quant.config import QuantConfig
 from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.qat.batch_norm import WeightScale
 from fxquant.quant.qat.fake_quantize import TrainedFakeQuantize
+from fxquant.quant.qat.learned import LearnedFakeQuantize
 from fxquant.quant.settle import fake_quantizes
 from fxquant.quant.spec import QuantSpec
 
@@ -65,11 +66,13 @@ class TrainQuantizers(Pass):
 
     def run(self, graph_module: GraphModule) -> PassResult:
         made: dict[int, TrainedFakeQuantize] = {}
+        config = state_of(graph_module).config
+        learned = config.learned if isinstance(config, QuantConfig) else None
         for node, module in list(fake_quantizes(graph_module)):
             if not module.has_grid:  # such values are rounded in training as they always are
                 module.switch(observing=False, quantizing=True)
                 continue
-            made.setdefault(id(module), self._trained(module))
+            made.setdefault(id(module), self._trained(module, learned))
             name = str(node.target).rpartition(".")[2]
             get_attribute(graph_module, NAMESPACE).add_module(name, made[id(module)])
         for layer, chain in layers(graph_module):
@@ -81,12 +84,14 @@ class TrainQuantizers(Pass):
         _without_correction(graph_module)
         return PassResult(graph_module, True)
 
-    def _trained(self, module: FakeQuantize) -> TrainedFakeQuantize:
-        spec, channels = module.spec, module.scale.numel()
-        observer = "minmax" if module.constant else self.observer
-        return TrainedFakeQuantize(
-            replace(spec, observer=observer), channels, constant=module.constant
-        )
+    def _trained(self, module: FakeQuantize, learned: str | None) -> TrainedFakeQuantize:
+        channels, constant = module.scale.numel(), module.constant
+        spec = replace(module.spec, observer="minmax" if constant else self.observer)
+        is_operand = constant and not spec.symmetric
+        if learned is None or module.is_fixed or is_operand:
+            return TrainedFakeQuantize(spec, channels, constant=constant)
+        offset = learned == "lsq+"
+        return LearnedFakeQuantize(spec, channels, constant=constant, offset=offset)
 
 
 def _without_correction(root: GraphModule) -> None:
@@ -100,7 +105,9 @@ def _scale(root: GraphModule, layer: Node, node: Node, norm: _BatchNorm) -> None
     """Put the scale of a batch norm around the rounding of the weight, where that matters."""
     quantized = named_arguments(layer)["weight"]
     module = quantizer_of(root, quantized)
-    if module is None or is_proportional(module.spec, module.scale.numel(), layer, norm):
+    if module is None or not module.has_grid:
+        return
+    if is_proportional(module.spec, module.scale.numel(), layer, norm):
         return
     (weight,) = quantized.args
     graph, prefix = root.graph, str(weight.target)

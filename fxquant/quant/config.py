@@ -145,6 +145,7 @@ class QuantConfig:
         equalize: let channels of one value have like ranges (see `quant.equalization`).
         correct_bias: take the mean error of quantization out of biases (see `bias_correction`).
         outputs: observer of values that the graph returns; the extremes of logits matter.
+        learned: `lsq` or `lsq+`: steps that `prepare_qat` learns (see `quant.qat.learned`).
         rules: exceptions, the most specific wins.
         keep_float: operators, node names or module paths (globs) that stay in float.
     """
@@ -156,11 +157,15 @@ class QuantConfig:
     equalize: bool = True
     correct_bias: bool = True
     outputs: str | None = "minmax"
+    learned: str | None = None
     rules: tuple[Rule, ...] = ()
     keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         precision(self.precision)
+        if self.learned not in (None, "lsq", "lsq+"):
+            what = f"steps cannot be learned by {self.learned!r}"
+            raise ConfigError(what, fix='use learned="lsq", "lsq+" or None')
 
     def resolved(self, name: str) -> Precision:
         """The precision of that name with the specs of this configuration."""

@@ -101,7 +101,7 @@ def _with_room_for_bias(root: GraphModule, user: Node, scale: Tensor) -> Tensor:
         least = least.abs().amax()
     elif least.numel() != scale.numel():  # groups of a transposed convolution share scales
         least = least.abs().reshape(-1, scale.numel()).amax(0)
-    return wide_enough_for_bias(scale, least, float(grid.scale))
+    return wide_enough_for_bias(scale, least, float(grid.parameters_now().scale))
 
 
 def _bound_ratio(root: GraphModule, node: Node, largest: float) -> None:
@@ -111,9 +111,11 @@ def _bound_ratio(root: GraphModule, node: Node, largest: float) -> None:
     output = _grid_behind(root, node)
     if len(grids) != 2 or None in grids or output is None or output.is_fixed:
         return
-    product = math.prod(float(grid.scale.max()) for grid in grids if grid is not None)
+    product = math.prod(
+        float(grid.parameters_now().scale.max()) for grid in grids if grid is not None
+    )
     least = product / largest
-    if float(output.scale) < least:
+    if float(output.parameters_now().scale) < least:
         output.set_parameters(Parameters(torch.tensor(least), output.zero_point))
 
 

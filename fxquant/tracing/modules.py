@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
@@ -66,6 +67,8 @@ class ModuleStack:
         finally:
             before.remove()
             after.remove()
+            # torch forgets this one; `torch.compile` then warns of global hooks.
+            _global_forward_hooks_with_kwargs.pop(after.id, None)
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         if self.leaf is not None:

@@ -10,6 +10,7 @@ stays in float, and so does one without a kernel for the dtype that is asked for
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch.fx import Node
 
@@ -61,24 +62,35 @@ TANH = fixed(int8=(1 / 128, 0), uint8=(1 / 128, 128), int16=(1 / 32768, 0))
 LOG_SOFTMAX = fixed(int8=(1 / 16, 127), uint8=(1 / 16, 255))
 
 
+# Conditions are partial functions, not closures: prepared graphs pickle, and hold the table.
+
+
 def _argument_is(name: str, *allowed: object) -> Condition:
     """Whether an argument has one of the given values."""
-    return lambda node: named_arguments(node).get(name) in allowed
+    return partial(_has, name, allowed)
+
+
+def _has(name: str, allowed: tuple[object, ...], node: Node) -> bool:
+    return named_arguments(node).get(name) in allowed
 
 
 def _must_be(name: str, value: object, why: str) -> Check:
     """A check that an argument has a value."""
-    return lambda node: None if named_arguments(node).get(name) == value else why
+    return partial(_why_not, name, value, why)
+
+
+def _why_not(name: str, value: object, why: str, node: Node) -> str | None:
+    return None if named_arguments(node).get(name) == value else why
 
 
 def _is_constant(name: str) -> Condition:
     """Whether an argument is a number or a stored tensor."""
+    return partial(_holds_constant, name)
 
-    def constant(node: Node) -> bool:
-        value = named_arguments(node).get(name)
-        return not isinstance(value, Node) or is_attribute(value)
 
-    return constant
+def _holds_constant(name: str, node: Node) -> bool:
+    value = named_arguments(node).get(name)
+    return not isinstance(value, Node) or is_attribute(value)
 
 
 def _to_one_pixel(node: Node) -> bool:

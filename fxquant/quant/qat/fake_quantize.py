@@ -85,7 +85,7 @@ class TrainedFakeQuantize(OptionalState, FakeQuantize):
             self.scale.copy_(scale.clamp_(min=SMALLEST_SCALE))
             return
         compute = symmetric_parameters if spec.symmetric else affine_parameters
-        self.set_parameters(compute(low, high, spec.low, spec.high))
+        self._set(compute(low, high, spec.low, spec.high))
 
     def _take_range(self, value: Tensor) -> None:
         if vectorized(value) and self.spec.axis is None:
@@ -100,12 +100,15 @@ class TrainedFakeQuantize(OptionalState, FakeQuantize):
             compute = symmetric_parameters if self.spec.symmetric else affine_parameters
             self.set_parameters(compute(low, high, self.spec.low, self.spec.high))
 
-    @torch.no_grad()
     def set_parameters(self, parameters: Parameters) -> None:
         """Set scale and zero point in place."""
+        self._set(parameters)
+        self.assigned = True
+
+    @torch.no_grad()
+    def _set(self, parameters: Parameters) -> None:
         self.scale.copy_(parameters.scale.reshape(self.scale.shape))
         self.zero_point.copy_(parameters.zero_point.reshape(self.zero_point.shape))
-        self.assigned = True
 
     def is_known(self) -> bool:
         """Whether there is a grid to round to."""
