@@ -9,6 +9,8 @@ What is missing here computes wrongly, is rejected, or is slower than float.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch.fx import Node
 
 from fxquant.ir.aten import named_arguments
@@ -74,9 +76,9 @@ def is_depthwise(node: Node) -> bool:
 
 def is_constant_matrix(name: str) -> Condition:
     """Whether a factor is a stored matrix, which makes the product a dense layer."""
+    return partial(_holds_matrix, name)
 
-    def constant(node: Node) -> bool:
-        value = named_arguments(node)[name]
-        return is_attribute(value) and value.meta["val"].dim() == 2
 
-    return constant
+def _holds_matrix(name: str, node: Node) -> bool:
+    value = named_arguments(node)[name]
+    return is_attribute(value) and value.meta["val"].dim() == 2
