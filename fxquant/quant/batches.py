@@ -186,7 +186,10 @@ def _scale_sizes(node: Node, shape: torch.Size, ratio: Fraction) -> None:
 
 
 def only_grows(graph_module: GraphModule, ratio: Fraction) -> bool:
-    """Whether all values of a flat graph just grow in their first dimension with the batch."""
+    """Whether every value of a flat graph grows with the batch in one dimension, or not at all.
+
+    What is reshaped must grow in its first one: elsewhere a reshape would mix samples.
+    """
     inputs = [
         _grown(n.meta["val"], ratio) for n in graph_module.graph.nodes if n.op == "placeholder"
     ]
@@ -197,7 +200,23 @@ def only_grows(graph_module: GraphModule, ratio: Fraction) -> bool:
         shapes.run(*inputs)
     except Exception:
         return False
-    return all(new in (old, _scaled(old, ratio)) for old, new in shapes.seen)
+    grown = {n: _grown_dimensions(old, new, ratio) for n, (old, new) in shapes.seen.items()}
+    if any(dimensions is None or len(dimensions) > 1 for dimensions in grown.values()):
+        return False
+    reshaped = [n.args[0] for n in grown if packet_name(n.target) in SIZED]
+    return all(not isinstance(n, Node) or grown.get(n) in (None, [], [0]) for n in reshaped)
+
+
+def _grown_dimensions(old: torch.Size, new: torch.Size, ratio: Fraction) -> list[int] | None:
+    """The dimensions that are multiplied; None where the shape changes otherwise.
+
+    >>> _grown_dimensions(torch.Size([3, 1, 8]), torch.Size([3, 2, 8]), Fraction(2))
+    [1]
+    """
+    if len(old) != len(new):
+        return None
+    changed = [place for place, size in enumerate(old) if size != new[place]]
+    return changed if all(new[place] == old[place] * ratio for place in changed) else None
 
 
 def _grown(value: Tensor, ratio: Fraction) -> Tensor:
@@ -214,13 +233,13 @@ class _Shapes(Interpreter):
 
     def __init__(self, graph_module: GraphModule) -> None:
         super().__init__(graph_module)
-        self.seen: list[tuple[torch.Size, torch.Size]] = []
+        self.seen: dict[Node, tuple[torch.Size, torch.Size]] = {}
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         wanted = n.meta.get("val")
         if isinstance(result, Tensor) and isinstance(wanted, Tensor):
-            self.seen.append((wanted.shape, result.shape))
+            self.seen[n] = wanted.shape, result.shape
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -35,6 +35,18 @@ def test_a_graph_that_folds_the_batch_elsewhere_is_not_run_whole() -> None:
     assert rebatched(b.finish(b("reshape", b("permute", x, [1, 0]), [6])), Fraction(2)) is None
 
 
+def test_the_batch_may_stand_in_another_dimension_for_a_while() -> None:
+    b = Builder()
+    x = b.input("x", torch.randn(2, 12))
+    parts = b("permute", b("reshape", x, [2, 3, 4]), [1, 0, 2])
+    root = b.finish(b("reshape", b("permute", b("relu", parts), [1, 2, 0]), [2, 12]))
+    whole = rebatched(root, Fraction(2))
+    assert whole is not None
+    values = torch.randn(4, 12)
+    expected = torch.cat([root(part)[0] for part in values.split(2)])
+    assert torch.equal(whole(values)[0], expected)
+
+
 class Watcher(torch.nn.Module):
     """Remembers the shapes that pass."""
 
