@@ -14,6 +14,8 @@ from fxquant.backends.source.loading import load_constants, load_model, load_wei
 from fxquant.backends.source.weights import Buffer, Weights
 from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.float_functional import FloatFunctional
+from fxquant.quant.qat.batch_norm import Line, TrainedBatchNorm, WeightScale
+from fxquant.quant.qat.fake_quantize import TrainedFakeQuantize
 from fxquant.quant.spec import QuantSpec
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
@@ -22,8 +24,12 @@ __all__ = [
     "DeQuantStub",
     "FakeQuantize",
     "FloatFunctional",
+    "Line",
     "QuantSpec",
     "QuantStub",
+    "TrainedBatchNorm",
+    "TrainedFakeQuantize",
+    "WeightScale",
     "Weights",
     "load_constants",
     "load_model",

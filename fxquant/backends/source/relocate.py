@@ -32,7 +32,8 @@ def relocate(graph_module: GraphModule) -> GraphModule:
     moved: set[str] = set()
     for node, scope in _uses(copy, origin):
         target = str(node.target)
-        if not scope or target.startswith(f"{scope}.") or not _is_added(copy, node, origin):
+        here = target.startswith(f"{scope}.") if scope else "." not in target
+        if here or not _is_added(copy, node, origin):
             continue
         key = (target, scope)
         if key not in places:
@@ -82,11 +83,12 @@ def _is_added(root: GraphModule, node: Node, origin: Origin) -> bool:
 def _move(root: GraphModule, target: str, scope: str, node: Node) -> str:
     value = get_attribute(root, target)
     name = node.name if node.op == "call_module" else target
-    prefix = scope.replace(".", "_").lower() + "_"
+    prefix = scope.replace(".", "_").lower() + "_" if scope else ""
     stem = name[len(prefix) :] if name.lower().startswith(prefix) else name
     stem = stem.strip("_")
-    place = free_name(root, f"{scope}.{stem if stem.isidentifier() else f'value_{stem}'}")
-    owner = get_attribute(root, scope)
+    stem = stem if stem.isidentifier() else f"value_{stem}"
+    place = free_name(root, f"{scope}.{stem}" if scope else stem)
+    owner = get_attribute(root, scope) if scope else root
     last = place.rpartition(".")[2]
     if isinstance(value, nn.Module):
         owner.add_module(last, value)

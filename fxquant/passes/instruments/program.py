@@ -12,7 +12,7 @@
             …
 
 Weights stand in safetensors files beside it, those that an earlier stage wrote in that stage's.
-Modules whose `repr` makes them anew are written so, all others are pickled beside it.
+Modules of torch are made by their constructors, all others are pickled beside it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from fxquant.ir.edit import get_attribute
+from fxquant.ir.spelling import Unspellable, construction
 
 PROGRAM = '''\
 """{title}
@@ -162,16 +163,12 @@ def _modules(graph_module: GraphModule) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _spelled(module: nn.Module) -> str | None:
-    """The call that makes a module anew, None if its `repr` is not that."""
-    text = f"nn.{module!r}"
-    if not hasattr(nn, type(module).__name__) or "\n" in text:
-        return None
+    """The call that makes a module of torch anew, None if there is none."""
     try:
-        made = eval(text, {"nn": nn})
-        made.load_state_dict(module.state_dict())
-    except Exception:
+        made = construction(module)
+    except Unspellable:
         return None
-    return text if type(made) is type(module) and repr(made) == repr(module) else None
+    return made.code if made.callee.startswith("nn.") and not made.overrides else None
 
 
 def _tensor_members(graph_module: GraphModule) -> list[str]:
