@@ -1,8 +1,8 @@
 """The model as Python: write it, edit a line, and go on with the edited one to an int8 file.
 
-    train → model.py → an edit → load → prepare → calibrate → convert → lower → run in LiteRT
+train → model.py → an edit → load → prepare → calibrate → convert → lower → run in LiteRT
 
-    python -m examples.generated_model [folder for the files]
+python -m examples.generated_model [folder for the files]
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Blueprint:
     def key(self, keys: dict[str, Hashable]) -> Hashable:
         """Equal for modules that one class can make."""
         members = tuple((name, skeleton(part, keys)) for name, part in self.members.items())
-        body = None if self.body is None else (*self.body.arguments, *self.body.lines)
+        body = None if self.body is None else self.body.key()
         return (self.name, self.base, members, tuple(self.after), body)
 
 

@@ -9,14 +9,15 @@ return %add                                return out
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch.fx import Node
 
 from fxquant.backends.source.calls import Call, result_code
 from fxquant.backends.source.expressions import argument, expression
-from fxquant.backends.source.layout import WIDTH, Code, Group, call, flat, lines
+from fxquant.backends.source.layout import WIDTH, Code, Group, Hole, call, fill, flat, holes
 from fxquant.backends.source.loops import fold_loops
 from fxquant.backends.source.places import Places
 from fxquant.backends.source.regions import Item, Region
@@ -42,11 +43,34 @@ class Body:
 
     Attributes:
         arguments: names of its parameters.
-        lines: its lines, indented.
+        statements: all but the return.
+        result: what it returns, if anything.
     """
 
     arguments: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    result: Code | None = None
+
+    def holes(self) -> Iterator[Hole]:
+        """The numbers that may become attributes; their owners named as in this module."""
+        for statement in self.statements:
+            yield from holes(statement.code)
+
+    def key(self) -> tuple[str, ...]:
+        """Equal for bodies that differ only in such numbers."""
+        blank = {hole: hole.name for hole in self.holes()}
+        return (*self.arguments, *self.lines(blank))
+
+    def lines(self, codes: Mapping[Any, str]) -> list[str]:
+        """The text; a last statement that only makes the result is the return."""
+        statements = [replace(each, code=fill(each.code, codes)) for each in self.statements]
+        last = statements[-1] if statements else None
+        if last is not None and last.is_assignment and self.result == last.targets[0]:
+            returned = replace(statements.pop(), targets=(), before="return ")
+            statements.append(returned)
+        elif self.result is not None:
+            statements.append(Statement((), _bare(self.result), before="return "))
+        return [line for each in statements for line in each.lines(BODY)] or [" " * BODY + "pass"]
 
 
 class BodyWriter:
@@ -71,30 +95,19 @@ class BodyWriter:
         self.names = choose_names([step for _, step in self.steps], self.inputs, outputs)
         result = ", ".join(self.name(node) for node in outputs)
         statements = self.statements()
-        return Body(list(self.inputs.values()), self.render(statements, result or None))
+        return Body(list(self.inputs.values()), statements, result or None)
 
     def write_root(self, around: Call, outputs: Sequence[Node], shape: Structure) -> Body:
         """The body of the model's own `forward`, around which stands the user's call."""
         self.names = choose_names([step for _, step in self.steps], self.inputs, outputs)
         unpack = [Statement([name], code) for name, code in around.unpack]
         result = result_code(shape, [self.name(node) for node in outputs], around)
-        return Body(around.parameters, self.render([*unpack, *self.statements()], result))
+        return Body(around.parameters, [*unpack, *self.statements()], result)
 
     def statements(self) -> list[Statement]:
         """All statements but the return, loops folded."""
         statements = [self._statement(item, step) for item, step in self.steps]
         return fold_loops(statements, self.region.path, self.places)
-
-    def render(self, statements: list[Statement], result: Code | None) -> list[str]:
-        """Lines; a last statement that only makes the result is the return."""
-        last = statements[-1] if statements else None
-        if last is not None and last.is_assignment and result == last.targets[0]:
-            statements = statements[:-1]
-            tail = lines(last.code, BODY, "return ", _suffix(last.comment))
-        else:
-            tail = [] if result is None else lines(_bare(result), BODY, "return ")
-        text = [line for each in statements for line in each.lines(BODY)] + tail
-        return text or [" " * BODY + "pass"]
 
     def name(self, node: Node) -> str:
         """How a value is read."""
@@ -193,7 +206,3 @@ def _bare(result: Code) -> Code:
         text = ", ".join(flat(item) for item in result.items)
         return text if len(text) + BODY + len("return ") <= WIDTH else result
     return result
-
-
-def _suffix(comment: str | None) -> str:
-    return "" if comment is None else f"  # {comment}"

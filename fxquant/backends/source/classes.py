@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fxquant.backends.source.blueprints import Blueprint, camel
+from fxquant.backends.source.layout import Hole
 from fxquant.backends.source.parts import Instance, Leaf, Part, Slot, slots
 from fxquant.backends.source.variables import identifier
 
@@ -45,6 +46,7 @@ class GeneratedClass:
         parameters: of the constructor, in order.
         values: what each instance is made with, by path and parameter.
         codes: what stands in each gap of `model`: a parameter, where it is not a fixed number.
+        attributes: parameters that `forward` reads, and the constructor keeps.
     """
 
     name: str
@@ -53,6 +55,7 @@ class GeneratedClass:
     parameters: list[str] = field(default_factory=list)
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     codes: dict[Hashable, str] = field(default_factory=dict)
+    attributes: list[str] = field(default_factory=list)
 
 
 def share(blueprints: Mapping[str, Blueprint]) -> list[GeneratedClass]:
@@ -87,18 +90,19 @@ def _class_names(models: Sequence[Blueprint]) -> list[str]:
         wanted = model.name if model.name.isidentifier() else identifier(model.name, "Part")
         first = plainest.setdefault(model.name, model)
         more = [name for name in model.members if name not in first.members]
-        if wanted in taken and len(more) == 1:
-            wanted = f"{wanted}With{_label(more[0], model.members[more[0]])}"
+        label = _label(more[0], model.members[more[0]]) if len(more) == 1 else None
+        if wanted in taken and label is not None:
+            wanted = f"{wanted}With{label}"
         names[index] = _unused(wanted, taken)
         taken.add(names[index])
     return [names[index] for index in range(len(models))]
 
 
-def _label(name: str, part: Part) -> str:
+def _label(name: str, part: Part) -> str | None:
     """A member in the name of a class: a number is not one."""
-    if name.isdigit() and isinstance(part, Leaf):
-        return part.made.callee.rpartition(".")[2]
-    return camel(name)
+    if not name.isdigit():
+        return camel(name)
+    return part.made.callee.rpartition(".")[2] if isinstance(part, Leaf) else None
 
 
 def _unused(wanted: str, taken: Container[str]) -> str:
@@ -115,6 +119,15 @@ Gap = tuple[Hashable, Slot]  # what identifies it in the code, and what stands t
 def _gaps(blueprint: Blueprint, by_path: Mapping[str, GeneratedClass]) -> Iterator[Gap]:
     for name, part in blueprint.members.items():
         yield from _gaps_of(name, part, by_path)
+    for hole in () if blueprint.body is None else blueprint.body.holes():
+        owner = _local(hole.owner, blueprint.path)
+        yield hole, Slot(hole.name, hole.value, owner)
+
+
+def _local(node: str, path: str) -> str:
+    """The name of a node in the module that it stands in."""
+    prefix = path.replace(".", "_").lower() + "_" if path else ""
+    return node[len(prefix) :] if node.lower().startswith(prefix) else node
 
 
 def _gaps_of(name: str, part: Part, by_path: Mapping[str, GeneratedClass]) -> Iterator[Gap]:
@@ -137,15 +150,25 @@ def _parametrize(
         values = [row[position][1].value for row in rows]
         if all(_same(value, values[0]) for value in values):
             continue
-        meaning = "channels" if slot.name in CHANNELS else slot.name
+        meaning = _meaning(slot.name)
         column = (meaning, tuple(map(repr, values)))
         if column not in columns:
-            name = _free(slot, made.parameters)
+            name = _free(slot, [*made.parameters, *made.model.members])
             columns[column] = name
             made.parameters.append(name)
             for path, value in zip(made.paths, values, strict=True):
                 made.values.setdefault(path, {})[name] = value
-        made.codes[place] = columns[column]
+        name = columns[column]
+        made.codes[place] = f"self.{name}" if isinstance(place, Hole) else name
+        if isinstance(place, Hole) and name not in made.attributes:
+            made.attributes.append(name)
+
+
+def _meaning(name: str) -> str:
+    """Arguments of one meaning may be one argument."""
+    if name in CHANNELS:
+        return "channels"
+    return "shape" if name.endswith("_shape") else name
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -121,10 +121,12 @@ class ConstructorWriter:
         blueprint = self.made.model
         if blueprint.base != "nn.Module":
             yield from lines(self._super(), 8)
-        elif blueprint.members or blueprint.after:
+        elif blueprint.members or blueprint.after or self.made.attributes:
             yield "        super().__init__()"
             for name, part in blueprint.members.items():
                 yield from self._member(name, part)
+        for name in self.made.attributes:
+            yield f"        self.{name} = {name}"
         for statement in blueprint.after:
             yield f"        {statement}"
 
@@ -153,7 +155,7 @@ def _dict(items: Mapping[str, Code]) -> Code:
     pairs: list[Code] = []
     for name, code in items.items():
         head = f"{spell(name)}: "
-        pairs.append(head + code if isinstance(code, str) else _after(head, code))
+        pairs.append(_after(head, code) if isinstance(code, Group) else head + flat(code))
     return Group("{", tuple(pairs), "}")
 
 
@@ -210,7 +212,7 @@ def class_lines(made: GeneratedClass, by_path: Mapping[str, GeneratedClass]) -> 
             text.append("")
         arguments = ["self", *blueprint.body.arguments]
         text += lines(Group("def forward(", tuple(arguments), "):"), 4)
-        text += blueprint.body.lines
+        text += blueprint.body.lines(made.codes)
     while text[-1] == "":
         text.pop()
     return text

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from fxquant.backends.source.layout import Code, Group, call, flat, named
+from fxquant.backends.source.layout import Code, Group, Hole, call, flat, named
 from fxquant.ir.aten import argument_names, is_aten, overload
 from fxquant.ir.functions import BINARY, METHODS, UNARY, function_code
 from fxquant.ir.spelling import Unspellable, spell
@@ -41,9 +41,18 @@ def _arguments(node: Node, name: Name, skip: int = 0) -> list[Code]:
         names = argument_names(overload(node))
         count = next((i for i, v in enumerate(node.args) if not _is_operand(v)), len(args))
         args = [
-            each if index < count else named(names[index], each) for index, each in enumerate(args)
+            each if index < count else named(names[index], _option(node, index, names[index], each))
+            for index, each in enumerate(args)
         ]
     return args + [named(key, argument(value, name)) for key, value in node.kwargs.items()]
+
+
+def _option(node: Node, index: int, name: str, code: Code) -> Code:
+    """An option of an operator; numbers may differ between instances of one class."""
+    value = node.args[index]
+    if isinstance(value, bool) or not isinstance(value, int | float | list) or _is_operand(value):
+        return code
+    return Hole(name, value, flat(code), node.name)
 
 
 def _is_operand(value: Any) -> bool:

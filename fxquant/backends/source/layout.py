@@ -8,9 +8,9 @@ self.conv = nn.Conv2d(                      self.conv = nn.Conv2d(
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 WIDTH = 100
 INDENT = 4
@@ -25,7 +25,26 @@ class Group:
     close: str
 
 
-Code: TypeAlias = str | Group
+@dataclass(frozen=True, eq=False)
+class Hole:
+    """A number in a `forward` that may become an attribute of the module.
+
+    Attributes:
+        name: what the number is, `stride`.
+        value: the number itself, or a list of some.
+        text: it as code.
+        owner: name of the value that is computed with it.
+        prefix: stands before it.
+    """
+
+    name: str
+    value: Any
+    text: str
+    owner: str
+    prefix: str = ""
+
+
+Code: TypeAlias = str | Group | Hole
 
 
 def call(callee: str, items: Iterable[Code]) -> Group:
@@ -37,7 +56,27 @@ def named(name: str, value: Code) -> Code:
     """`name=value`."""
     if isinstance(value, Group):
         return Group(f"{name}={value.open}", value.items, value.close)
+    if isinstance(value, Hole):
+        return replace(value, prefix=f"{name}={value.prefix}")
     return f"{name}={value}"
+
+
+def holes(code: Code) -> Iterator[Hole]:
+    """The holes of code, in order."""
+    if isinstance(code, Hole):
+        yield code
+    elif isinstance(code, Group):
+        for item in code.items:
+            yield from holes(item)
+
+
+def fill(code: Code, codes: Mapping[Any, str]) -> Code:
+    """Code with its holes filled: by what `codes` has for them, else by their numbers."""
+    if isinstance(code, Hole):
+        return code.prefix + codes.get(code, code.text)
+    if isinstance(code, Group):
+        return Group(code.open, tuple(fill(item, codes) for item in code.items), code.close)
+    return code
 
 
 def flat(code: Code) -> str:
@@ -48,6 +87,8 @@ def flat(code: Code) -> str:
     """
     if isinstance(code, str):
         return code
+    if isinstance(code, Hole):
+        return code.prefix + code.text
     return code.open + ", ".join(flat(item) for item in code.items) + code.close
 
 
@@ -55,7 +96,7 @@ def lines(code: Code, indent: int, prefix: str = "", suffix: str = "") -> list[s
     """Code as lines of at most `WIDTH` characters, where brackets allow it."""
     margin = " " * indent
     text = f"{margin}{prefix}{flat(code)}{suffix}"
-    if len(text) <= WIDTH or isinstance(code, str) or not code.items:
+    if len(text) <= WIDTH or not isinstance(code, Group) or not code.items:
         return [text]
     only = code.items[0]
     if len(code.items) == 1 and isinstance(only, Group):  # both brackets open on one line

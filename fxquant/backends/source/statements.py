@@ -19,6 +19,7 @@ class Statement:
         arguments: what that module is called with.
         comment: stands behind it, or above where the line is full.
         head: the line above it that makes it the body of a loop.
+        before: a word that the code stands behind, such as `return`.
     """
 
     targets: Sequence[str]
@@ -27,6 +28,7 @@ class Statement:
     arguments: Sequence[Code] = ()
     comment: str | None = None
     head: str | None = None
+    before: str = ""
 
     @property
     def is_assignment(self) -> bool:
@@ -38,7 +40,7 @@ class Statement:
         if self.head is not None:
             inner = Statement(self.targets, self.code, comment=self.comment)
             return [" " * indent + self.head, *inner.lines(indent + INDENT)]
-        prefix = f"{', '.join(self.targets)} = " if self.targets else ""
+        prefix = f"{', '.join(self.targets)} = " if self.targets else self.before
         text = lines(self.code, indent, prefix)
         if self.comment is None:
             return text
