@@ -145,10 +145,15 @@ def _run(
     """
     runs = [_Run(*call) for call in calls]
     found: dict[str, Tensor] = {}
+    constants: set[str] = set()
     for nodes in zip(*(graph.graph.nodes for graph, _ in calls), strict=True):
         node = nodes[0]
+        constant = _is_constant(node, constants)
         for run, own in zip(runs, nodes, strict=True):
-            run.step(own)
+            run.step(own, runs[0].env[node] if constant and run is not runs[0] else None)
+        if constant:
+            constants.add(node.name)
+            continue
         axis = channel_axis(node)
         if axis is None:
             continue
@@ -162,6 +167,14 @@ def _run(
     return found
 
 
+def _is_constant(node: Node, constants: set[str]) -> bool:
+    """Whether a node has the same value in every call: a stored tensor, or what is made of such."""
+    if node.op not in {"call_function", "call_module"}:
+        return node.op == "get_attr"
+    sources = node.all_input_nodes
+    return bool(sources) and all(source.name in constants for source in sources)
+
+
 class _Run(Interpreter):
     """One call that is carried out a node at a time; values are dropped after their last use."""
 
@@ -169,8 +182,9 @@ class _Run(Interpreter):
         super().__init__(graph_module)
         self.args_iter = iter(inputs)
 
-    def step(self, node: Node) -> None:
-        self.env[node] = self.run_node(node)
+    def step(self, node: Node, known: Tensor | None) -> None:
+        """Run a node, or take its known value."""
+        self.env[node] = self.run_node(node) if known is None else known
         for done in self.user_to_last_uses.get(node, ()):
             del self.env[done]
 

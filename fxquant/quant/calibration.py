@@ -31,7 +31,13 @@ from fxquant.quant.config import QuantConfig
 from fxquant.quant.equalization.equalize import equalize_channels
 from fxquant.quant.progress import progress_bar
 from fxquant.quant.reservoir import SAMPLES, Reservoir
-from fxquant.quant.settle import check_observers, fake_quantizes, flags, settle
+from fxquant.quant.settle import (
+    check_observers,
+    fake_quantizes,
+    first_bad,
+    flags,
+    settle,
+)
 
 Transform = Callable[[Any], Any]
 
@@ -110,13 +116,15 @@ def _observe(
     """Let all batches pass the observers; returns calls of some samples, if they are wanted."""
     runner = BatchRunner(prepared)
     reservoir = Reservoir(runner) if keep else None
+    marks = flags(prepared)
     count = 0
     for batch in batches:
         for graph, inputs in runner.calls(batch, count):
             graph(*inputs)
             if reservoir is not None:
                 reservoir.offer(inputs)
-        _check_finite(prepared)
+        if first_bad(marks) >= 0:
+            check_observers(prepared)
         count += 1
         advance()
     if count == 0:
@@ -155,8 +163,3 @@ def _observing(prepared: GraphModule) -> Iterator[None]:
             part.training = mode
         for _, module in fake_quantizes(prepared):
             module.observing = False
-
-
-def _check_finite(prepared: GraphModule) -> None:
-    if int(flags(prepared)) >= 0:
-        check_observers(prepared)

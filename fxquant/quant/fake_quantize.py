@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fxquant.quant.arithmetic import Parameters
+from fxquant.quant.arithmetic import Parameters, along
 from fxquant.quant.narrow import dynamically_quantized, rounded_to
 from fxquant.quant.observers import Observer, make_observer, state_problem
+from fxquant.quant.qat.rounding import stepped, vectorized
 from fxquant.quant.spec import QuantSpec
 
 
@@ -69,9 +70,11 @@ class FakeQuantize(nn.Module):
 
     def measure(self, value: Tensor) -> None:
         """Let the observer see a value; of a constant only the present one counts."""
+        observer = self.observer
         if self.constant:
-            self.observer.reset()
-        self.observer(value)
+            observer.reset()
+        if value.numel():
+            observer.observe(value.detach())
         if self.constant or self.quantizing:
             self.take_parameters()
 
@@ -104,6 +107,10 @@ class FakeQuantize(nn.Module):
             return rounded_to(value, self.spec.dtype)
         if self.spec.dynamic:
             return dynamically_quantized(value, self.spec.dims, low, high)
+        if self._is_plain(value):
+            zero_point = int(self.zero_point.reshape(-1)[0])
+            scale = along(self.scale, value.dim(), self.spec.axis)
+            return stepped(value, scale.reciprocal(), scale, low - zero_point, high - zero_point)
         if self.spec.axis is None:
             return torch.fake_quantize_per_tensor_affine(
                 value, self.scale, self.zero_point, low, high
@@ -111,6 +118,12 @@ class FakeQuantize(nn.Module):
         return torch.fake_quantize_per_channel_affine(
             value, self.scale, self.zero_point, self.spec.axis, low, high
         )
+
+    def _is_plain(self, value: Tensor) -> bool:
+        """Whether a few vectorized steps give the same bits, ten times as fast on a CPU."""
+        wanted = torch.is_grad_enabled() and value.requires_grad
+        one_zero_point = self.spec.axis is None or self.spec.symmetric
+        return one_zero_point and not wanted and value.dtype == torch.float32 and vectorized(value)
 
     def switch(self, *, observing: bool, quantizing: bool) -> None:
         """Choose the mode."""

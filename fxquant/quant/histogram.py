@@ -18,6 +18,9 @@ SAMPLES, SAMPLES_OF_ONE = 1 << 17, 1 << 15
 """Most values counted of a batch, and of one sample. Of more, every n-th is counted, n times; the
 extremes are exact all the same."""
 
+PENDING = 1 << 17
+"""Values of several batches that are counted at once."""
+
 CHUNK = 1 << 16
 """Values binned at once on the CPU: scratch memory stays in the cache."""
 
@@ -64,31 +67,45 @@ def _folded(counts: Tensor, reach: Tensor, doublings: Tensor) -> Histogram:
     return Histogram(folded, reach * torch.exp2(doublings))
 
 
-def counted(histogram: Histogram, values: Tensor) -> Histogram:
-    """The histogram with `values` counted; all of them must lie within its reach."""
-    flat = values.detach().reshape(-1)
+class Sample(NamedTuple):
+    """Every `step`-th value of a batch."""
+
+    values: Tensor
+    step: int
+
+
+def sampled(values: Tensor) -> Sample:
+    """A copy of the values of a batch that are counted."""
+    flat = values.reshape(-1)
     most = min(SAMPLES, SAMPLES_OF_ONE * (values.shape[0] if values.dim() else 1))
     # An odd step, so that it does not walk down one column of an image.
     step = max(1, flat.numel() // most) | 1
-    factor = HALF / histogram.reach
-    count = _count_in_chunks if flat.device.type == "cpu" else _count_on_device
-    return histogram._replace(counts=histogram.counts + step * count(flat[::step], factor))
+    return Sample(flat[::step].clone(), step)
 
 
-def _count_in_chunks(flat: Tensor, factor: Tensor) -> Tensor:
-    counts = torch.zeros(BINS, dtype=torch.int64)
-    size = min(CHUNK, flat.numel())
-    scaled, index = torch.empty(size), torch.empty(size, dtype=torch.int32)
-    for chunk in flat.split(CHUNK):
-        places = torch.mul(chunk, factor, out=scaled[: chunk.numel()])
-        places.add_(HALF).clamp_(0, BINS - 1)
-        counts += torch.bincount(index[: chunk.numel()].copy_(places), minlength=BINS)
-    return counts
+def counted(histogram: Histogram, sample: Sample) -> Histogram:
+    """The histogram with a sample counted; all its values must lie within the reach."""
+    count = _count_on_host if sample.values.device.type == "cpu" else _count_on_device
+    counts = count(sample.values, histogram.reach)
+    return histogram._replace(counts=torch.add(histogram.counts, counts, alpha=sample.step))
 
 
-def _count_on_device(flat: Tensor, factor: Tensor) -> Tensor:
+def _count_on_host(flat: Tensor, reach: Tensor) -> Tensor:
+    factor = HALF / float(reach)
+    if flat.numel() <= CHUNK:
+        return _counts_of_part(flat, factor)
+    parts = (_counts_of_part(part, factor) for part in flat.split(CHUNK))
+    return sum(parts, next(parts))
+
+
+def _counts_of_part(flat: Tensor, factor: float) -> Tensor:
+    places = torch.mul(flat, factor).add_(HALF).clamp_(0, BINS - 1)
+    return torch.bincount(places.to(torch.int32), minlength=BINS)
+
+
+def _count_on_device(flat: Tensor, reach: Tensor) -> Tensor:
     # bincount would ask the device for the largest value; histc with given limits does not.
-    places = (flat.float() * factor).clamp_(-HALF, HALF - 0.5)
+    places = (flat.float() * (HALF / reach)).clamp_(-HALF, HALF - 0.5)
     return torch.histc(places, BINS, -HALF, HALF).to(torch.int64)
 
 

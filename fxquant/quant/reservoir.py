@@ -22,8 +22,9 @@ SAMPLES = 16
 MEMORY = 1 << 30
 """The most bytes that the activations of all kept samples may take at once."""
 
-TOGETHER = 8
-"""How many samples are run in one call."""
+TOGETHER, CACHE = 8, 1 << 22
+"""The most samples that are run in one call, and the bytes that their activations should keep to:
+values larger than the cache cost more than calls do."""
 
 
 class Reservoir:
@@ -36,8 +37,9 @@ class Reservoir:
 
     def __init__(self, runner: BatchRunner, size: int = SAMPLES) -> None:
         self.runner = runner
-        fitting = MEMORY // max(1, live_bytes(runner.root))
-        self.size = max(1, min(size, fitting))
+        live = max(1, live_bytes(runner.root))
+        self.size = max(1, min(size, MEMORY // live))
+        self.together = max(1, min(TOGETHER, CACHE // live))
         self.kept: list[tuple[Tensor, ...]] = []
         self.seen = 0
         self.random = random.Random(0)
@@ -55,8 +57,8 @@ class Reservoir:
 
     def calls(self) -> Iterator[Call]:
         """The calls that run what was kept."""
-        for start in range(0, len(self.kept), TOGETHER):
-            parts = self.kept[start : start + TOGETHER]
+        for start in range(0, len(self.kept), self.together):
+            parts = self.kept[start : start + self.together]
             yield from self.runner.calls_on(_joined(parts))
 
 

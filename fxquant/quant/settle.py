@@ -141,7 +141,12 @@ def grid_of(root: GraphModule, value: Node) -> FakeQuantize | None:
     return grid_of(root, value.all_input_nodes[0])
 
 
-def flags(graph_module: GraphModule) -> Tensor:
-    """The first bad batch of any observer as one number on the host; negative: none."""
-    marks = [m.observer.bad_batch for _, m in fake_quantizes(graph_module) if not m.is_fixed]
-    return torch.stack(marks).amax() if marks else torch.tensor(-1)
+def flags(graph_module: GraphModule) -> list[Tensor]:
+    """Where every observer notes its first bad batch, in place while it observes."""
+    modules = dict.fromkeys(module for _, module in fake_quantizes(graph_module))
+    return [module.observer.bad_batch for module in modules if not module.is_fixed]
+
+
+def first_bad(marks: list[Tensor]) -> int:
+    """The first bad batch of any observer, asked for once; negative: none."""
+    return int(torch.stack(marks).amax()) if marks else -1

@@ -149,7 +149,7 @@ def test_an_unreached_observer_is_named() -> None:
     x, y = b.input("x", torch.randn(2, 3)), b.input("y", torch.randn(2, 3))
     graph_module = prepared(b.finish(b("relu", x), b("relu", y)))
     module = graph_module.quantizers.relu_1.observer  # type: ignore[union-attr]
-    module.forward = lambda value: value  # type: ignore[union-attr]
+    module.observe = lambda value: None  # type: ignore[union-attr]
     with pytest.raises(CalibrationError, match="@quantizers.relu_1 saw nothing"):
         calibrate(graph_module, [(torch.randn(2, 3), torch.randn(2, 3))])
 

@@ -10,6 +10,7 @@ import torch
 
 from fxquant.quant.arithmetic import dequantize, quantize
 from fxquant.quant.fake_quantize import FakeQuantize
+from fxquant.quant.observers import HistogramObserver, make_observer
 from fxquant.quant.spec import INT8_WEIGHTS, QuantSpec
 
 
@@ -102,3 +103,47 @@ def test_it_prints_its_mode() -> None:
     assert module.extra_repr() == "int8 asymmetric mse, off"
     module.switch(observing=True, quantizing=True)
     assert module.extra_repr() == "int8 asymmetric mse, observing and quantizing"
+
+
+@pytest.mark.parametrize("dtype", ["int4", "int8", "uint8", "int16"])
+@pytest.mark.parametrize("axis", [None, 1])
+def test_without_gradients_the_bits_are_those_of_the_kernels(dtype: str, axis: int | None) -> None:
+    torch.manual_seed(0)
+    spec = QuantSpec(dtype, symmetric=axis is not None, axis=axis)
+    quantizer = FakeQuantize(spec, 5)
+    value = 3 * torch.randn(4, 5, 6)
+    quantizer.observer(value / 2)  # some values are cut off
+    quantizer.take_parameters()
+    quantizer.switch(observing=False, quantizing=True)
+    with torch.no_grad():
+        found = quantizer(value)
+    trained = quantizer(value.clone().requires_grad_())
+    assert trained.requires_grad
+    assert torch.equal(found, trained.detach())
+
+
+def test_extremes_are_seen_where_values_are_sampled() -> None:
+    """Histograms count some of the values, the range that clips nothing holds all."""
+    observer = make_observer(QuantSpec("int8", observer="mse"))
+    value = torch.zeros(1, 1 << 16)
+    value[0, 12345] = 7.0
+    for _ in range(3):
+        observer(value)
+    assert float(observer.high) == 7.0
+    assert isinstance(observer, HistogramObserver)
+    assert float(observer.histogram.reach) >= 7.0
+    total = int(observer.histogram.counts.sum())
+    assert total == pytest.approx(3 * value.numel(), rel=1e-3)
+
+
+def test_what_waits_to_be_counted_is_saved_and_forgotten() -> None:
+    observer = make_observer(QuantSpec("int8", observer="mse"))
+    observer(torch.ones(10))
+    other = make_observer(QuantSpec("int8", observer="mse"))
+    other.load_state_dict(observer.state_dict())
+    assert isinstance(other, HistogramObserver)
+    assert int(other.histogram.counts.sum()) == 10
+    observer(torch.ones(10))
+    observer.reset()
+    assert isinstance(observer, HistogramObserver)
+    assert int(observer.histogram.counts.sum()) == 0

@@ -15,12 +15,12 @@ from fxquant.quant.arithmetic import (
     quantize,
     symmetric_parameters,
 )
-from fxquant.quant.histogram import Histogram, counted, empty_histogram, grown
+from fxquant.quant.histogram import Histogram, counted, empty_histogram, grown, sampled
 from fxquant.quant.search import ErrorTable, least_squares
 
 
 def histogram_of(values: Tensor) -> Histogram:
-    return counted(grown(empty_histogram(), values.abs().max()), values)
+    return counted(grown(empty_histogram(), values.abs().max()), sampled(values))
 
 
 def error_of(values: Tensor, grid: Parameters, qmin: int, qmax: int) -> float:

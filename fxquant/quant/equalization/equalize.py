@@ -98,12 +98,13 @@ def _components(
 ) -> Iterator[Component]:
     """The sets of values that share factors, each with the layers that read them."""
     order = {node: place for place, node in enumerate(root.graph.nodes)}
+    ends = [(node, tied.of(channels)) for node, channels in tied.ends.items()]
     for numbers, values in _together(tied, stored):
         component = Component(numbers, most)
+        inside = torch.zeros_like(tied.frozen).index_fill_(0, numbers, True)
         component.stored = [_stored(tied, node, found[node]) for node in values]
-        for node, channels in tied.ends.items():
-            number = tied.of(channels)
-            if torch.isin(number, numbers).any():
+        for node, number in ends:
+            if inside[number].any():
                 x = _layer(node).x
                 before = sum(order[value] <= order[x] for value in values)
                 component.readers.append(_reader(root, node, number, found[x], before))

@@ -34,10 +34,12 @@ class Statistics:
         """Take a batch in; dimension 0 counts samples, where it is not the channels."""
         batch = value.unsqueeze(0) if self.axis == 0 else value
         rows = batch.movedim(self.axis or 1, 1).flatten(2) if batch.dim() > 2 else batch[..., None]
-        low, high = (part.cpu().double() for part in torch.aminmax(rows, dim=2))
+        # amin and amax are vectorized, aminmax along a dimension is not.
+        low, high = (part.cpu().double() for part in (rows.amin(2), rows.amax(2)))
         self.low = torch.minimum(self.low, low.amin(0))
         self.high = torch.maximum(self.high, high.amax(0))
-        self.powers = self.powers + rows.square().mean(2).sum(0).cpu().double()
+        lengths = torch.linalg.vector_norm(rows, dim=2).cpu().double()
+        self.powers = self.powers + lengths.square().sum(0) / rows.shape[2]
         self.samples += batch.shape[0]
 
     @property

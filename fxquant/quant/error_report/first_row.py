@@ -86,7 +86,8 @@ def _grid(root: GraphModule, node: Node) -> Grid | None:
     if node.op == "call_module":
         module = get_attribute(root, str(node.target))
         assert isinstance(module, FakeQuantize)
-        if module.spec.axis is not None:
+        spec = module.spec
+        if spec.axis is not None or spec.rounds or spec.dynamic:
             return None
         scale, zero_point = float(module.scale), int(module.zero_point)
         low, high = module.spec.low, module.spec.high

@@ -1,0 +1,167 @@
+"""What does calibration cost, next to plain forward passes of the same net? And does memory grow?
+
+    python -m benchmarks.calibration [--models mobilenet_v2,resnet18] [--json calibration.json]
+
+One core, batches of one picture, CPU seconds, the best of several rounds that take turns: other
+programs on the machine count little. *Each batch* is what one more batch costs, *fixed* what is
+paid once whatever the data (equalization, bias correction, search of ranges), both in forward
+passes of the user's model. *In all* is a calibration on 256 pictures. Memory is the peak of a fresh
+process on 8 and on 256 pictures. The goals: minmax 1.3, mse and entropy 2, memory flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.fx import GraphModule
+
+import fxquant as fq
+from benchmarks.speed import timed
+from tests.support.zoo import random_images, zoo_model
+
+OBSERVERS = ("minmax", "percentile", "mse", "entropy")
+GOALS = {"minmax": 1.3, "mse": 2.0, "entropy": 2.0}
+MODELS = ("mobilenet_v2", "resnet18")
+PICTURES, FEW, MANY = 256, 16, 48
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Calibration with one observer, in forward passes of the plain model.
+
+    Attributes:
+        each: of one more batch.
+        fixed: what is paid once.
+        forward_ms: milliseconds of one forward pass.
+        megabytes: how much the peak memory on 256 pictures exceeds that on 8.
+    """
+
+    model: str
+    observer: str
+    each: float
+    fixed: float
+    forward_ms: float
+    megabytes: float | None = None
+
+    @property
+    def total(self) -> float:
+        """A calibration on 256 pictures, relative to 256 forward passes."""
+        return self.each + self.fixed / PICTURES
+
+
+def prepared(model: str, observer: str) -> GraphModule:
+    """A net of the zoo with one observer for all activations, all corrections on."""
+    config = fq.QuantConfig(activations=fq.QuantSpec("int8", observer=observer))
+    return fq.prepare(zoo_model(model), tuple(random_images(model, 1, seed=0)), config)
+
+
+def measure(model: str, observers: Sequence[str] = OBSERVERS, rounds: int = 3) -> list[Cost]:
+    """Times the observers of one net, in turns with its forward pass."""
+    torch.set_num_threads(1)
+    net, images = zoo_model(model), list(random_images(model, FEW, seed=1))
+    many = images * (MANY // FEW)
+
+    @torch.no_grad()
+    def forward() -> None:
+        for image in images:
+            net(image)
+
+    plain: list[float] = []
+    seconds: dict[tuple[str, int], list[float]] = {}
+    forward()
+    for _ in range(rounds):
+        for observer in observers:
+            plain.append(timed(forward).cpu / FEW)
+            for data in (images, many):
+                cpu = _calibration(model, observer, data)
+                seconds.setdefault((observer, len(data)), []).append(cpu)
+    unit = min(plain)
+    return [_cost(model, name, seconds, unit) for name in observers]
+
+
+def _calibration(model: str, observer: str, data: Sequence[Tensor]) -> float:
+    graph_module = prepared(model, observer)
+    return timed(lambda: fq.calibrate(graph_module, data, progress=False)).cpu
+
+
+def _cost(
+    model: str, observer: str, seconds: dict[tuple[str, int], list[float]], unit: float
+) -> Cost:
+    few, many = min(seconds[observer, FEW]), min(seconds[observer, MANY])
+    each = (many - few) / (MANY - FEW)
+    return Cost(model, observer, each / unit, (few - FEW * each) / unit, unit * 1e3)
+
+
+def peak_megabytes(model: str, observer: str, pictures: int) -> float:
+    """The peak memory of a fresh process that calibrates on so many pictures."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak, (model, observer, pictures))
+
+
+def _peak(model: str, observer: str, pictures: int) -> float:
+    torch.set_num_threads(1)
+    graph_module = prepared(model, observer)
+    seeds = range(pictures)
+    data = (image for seed in seeds for image in random_images(model, 1, seed=seed))
+    fq.calibrate(graph_module, data, progress=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table(costs: Sequence[Cost]) -> Table:
+    """The figures for a terminal."""
+    result = Table(title="calibration, in forward passes of the plain model", title_justify="left")
+    result.add_column("net")
+    result.add_column("observer")
+    for heading in ("forward ms", "each batch", "goal", "fixed", "in all", "more MB"):
+        result.add_column(heading, justify="right")
+    for cost in costs:
+        goal = GOALS.get(cost.observer)
+        result.add_row(
+            cost.model,
+            cost.observer,
+            f"{cost.forward_ms:.1f}",
+            f"{cost.each:.2f}",
+            "" if goal is None else f"{goal:.1f}",
+            f"{cost.fixed:.0f}",
+            f"{cost.total:.2f}",
+            "" if cost.megabytes is None else f"{cost.megabytes:.0f}",
+        )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Cost]:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", default=",".join(MODELS), help="names with commas between")
+    parser.add_argument("--observers", default=",".join(OBSERVERS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    given = parser.parse_args(arguments)
+    costs: list[Cost] = []
+    for model in given.models.split(","):
+        for cost in measure(model, given.observers.split(","), given.rounds):
+            if not given.no_memory:
+                peaks = [peak_megabytes(model, cost.observer, n) for n in (8, PICTURES)]
+                cost = dataclasses.replace(cost, megabytes=peaks[1] - peaks[0])
+            costs.append(cost)
+    Console(width=110).print(table(costs))
+    if given.json:
+        given.json.write_text(json.dumps([dataclasses.asdict(c) for c in costs], indent=1) + "\n")
+    return costs
+
+
+if __name__ == "__main__":
+    main()
