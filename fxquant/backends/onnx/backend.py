@@ -23,6 +23,7 @@ from .external_data import save
 from .legalize import LegalizeOnnx
 from .options import OnnxOptions
 from .passes.reduce_precision import ReducePrecision
+from .passes.widen_operators import WidenOperators
 from .serialize import require_onnx, serialize
 from .verify import OnnxReport, verify
 
@@ -44,7 +45,7 @@ class OnnxBackend(Backend):
         return TABLE
 
     def pipeline(self, options: LowerOptions) -> Pipeline:
-        """legalize; before it floats are narrowed where that is asked for."""
+        """legalize; where floats are narrowed, that comes before it, and casts after it."""
         chosen = self.own_options(options)
         assert isinstance(chosen, OnnxOptions)
         self.refuse_borders(options)
@@ -53,7 +54,8 @@ class OnnxBackend(Backend):
         if chosen.precision != "float32":
             before = (*before, ReducePrecision(chosen.precision))
         legalize = LegalizeOnnx(opset=chosen.version, float_bias=chosen.float_bias)
-        return Pipeline((*before, legalize), title="onnx")
+        after = (WidenOperators(),) if before and chosen.cast_missing else ()
+        return Pipeline((*before, legalize, *after), title="onnx")
 
     def write(self, graph_module: GraphModule, options: LowerOptions) -> Sequence[Segment]:
         """The protobuf, then the weights where they do not fit into it."""

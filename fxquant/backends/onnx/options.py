@@ -20,12 +20,15 @@ class OnnxOptions:
         opset: the version of the operators; None takes 17, and 22 for bfloat16.
         precision: of floats inside of the file; inputs and outputs keep their dtype.
         float_bias: keep biases of quantized layers in float, as TensorRT wants them.
+        cast_missing: compute in float32, between casts, what ONNX Runtime has no kernel for in half
+            precision on a CPU; False writes it in half precision, for other runtimes.
         external_data: store the weights in a second file; None does so where they exceed 2 GB.
     """
 
     opset: int | None = None
     precision: str = "float32"
     float_bias: bool = False
+    cast_missing: bool = True
     external_data: bool | None = None
 
     def __post_init__(self) -> None:
