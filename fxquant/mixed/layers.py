@@ -1,0 +1,174 @@
+"""The units of mixed precision: an operator with the activation fused into it.
+
+%conv = conv2d(%x, @w)  !int8 fused into %relu
+%relu = relu(%conv)     !int8                       one layer, named `conv`
+%pool = max_pool2d(%relu)  !int8 carried(self)      no layer: it moves values
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch.fx import GraphModule, Node
+
+from fxquant.errors import CalibrationError
+from fxquant.ir.aten import is_aten, named_arguments, packet_name
+from fxquant.ir.edit import is_attribute, tensor_at
+from fxquant.ir.source import source_of, source_text
+from fxquant.ir.state import state_of
+from fxquant.quant.constraints import (
+    ConstraintTable,
+    annotation_of,
+    operator_name,
+    roles,
+)
+from fxquant.quant.settle import fake_quantizes
+from fxquant.quant.spec import Precision
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator that computes in integers, with what is fused into it.
+
+    Attributes:
+        name: of the node that computes.
+        nodes: names of all its nodes, in order.
+        operator: what it computes.
+        module: the user's module path.
+        source: the user's line.
+        precision: what annotate decided.
+        weights: elements of its constant weights.
+        biases: elements of its bias.
+        macs: multiplications with additions in one call.
+        elements: of its output.
+        depthwise: a convolution with one channel a group.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    operator: str
+    module: str
+    source: str
+    precision: Precision
+    weights: int
+    biases: int
+    macs: int
+    elements: int
+    depthwise: bool
+
+    def weight_bytes(self, precision: Precision) -> int:
+        """Bytes of weights and bias in the file.
+
+        4-bit weights are packed two a byte. A bias is int32, or float32: 4 bytes.
+        """
+        bits = {"int4": 4, "int8": 8, "uint8": 8, "int16": 16, "float16": 16, "bfloat16": 16}
+        stored = 32 if precision.weights is None else bits[precision.weights.dtype]
+        return math.ceil(self.weights * stored / 8) + 4 * self.biases
+
+    @cached_property
+    def place(self) -> str:
+        """Where it stands, for tables: the module path, or the node."""
+        return self.module or self.name
+
+
+def layers_of(prepared: GraphModule) -> list[Layer]:
+    """The layers of a prepared graph, in order.
+
+    Raises:
+        CalibrationError: the graph holds no observers.
+    """
+    if "observed" not in state_of(prepared).properties:
+        raise CalibrationError(
+            "the graph has no observers", fix="give what prepare(model, …) returned"
+        )
+    waiting: dict[str, list[Node]] = {}
+    chains: list[list[Node]] = []
+    for node in prepared.graph.nodes:
+        annotation = annotation_of(node)
+        if annotation is None or not annotation.quantized or annotation.output.moves:
+            continue
+        chain = [*waiting.pop(node.name, []), node]
+        if annotation.fused_into is None:
+            chains.append(chain)
+        else:
+            waiting[annotation.fused_into] = [*waiting.get(annotation.fused_into, []), *chain]
+    return [_layer(prepared, chain) for chain in chains]
+
+
+def _layer(root: GraphModule, chain: list[Node]) -> Layer:
+    head, end = chain[0], chain[-1]
+    source = source_of(head)
+    annotation = annotation_of(head)
+    assert annotation is not None
+    weights, biases = _constants(root, chain)
+    return Layer(
+        head.name,
+        tuple(node.name for node in chain),
+        operator_name(head, root),
+        source.module if source is not None else "",
+        source_text(head) or "",
+        annotation.precision,
+        weights,
+        biases,
+        sum(macs(node) for node in chain),
+        _elements(end),
+        _is_depthwise(head),
+    )
+
+
+def _constants(root: GraphModule, chain: list[Node]) -> tuple[int, int]:
+    """Elements of constant operands: those behind a FakeQuantize, and biases."""
+    fakes = {node for node, module in fake_quantizes(root) if module.constant}
+    weights = biases = 0
+    for node in chain:
+        for operand, role in roles(node):
+            if operand.node in fakes:
+                weights += tensor_at(root, operand.node.all_input_nodes[0]).numel()
+            elif role.kind == "int32" and is_attribute(operand.node):
+                biases += tensor_at(root, operand.node).numel()
+    return weights, biases
+
+
+def _elements(node: Node) -> int:
+    value = node.meta.get("val")
+    return value.numel() if isinstance(value, torch.Tensor) else 0
+
+
+def macs(node: Node) -> int:
+    """Multiplications with additions of a convolution, linear layer or product; 0 for others."""
+    if not is_aten(node):
+        return 0
+    named = named_arguments(node)
+    weight = named.get("weight")
+    if isinstance(weight, Node) and "groups" in named:
+        shape = weight.meta["val"].shape
+        transposed = "output_padding" in named
+        source = named["input"] if transposed else node
+        return _elements(source) * int(shape.numel() // shape[0])
+    name = packet_name(node.target)
+    if isinstance(weight, Node) and name == "linear":
+        return _elements(node) * int(weight.meta["val"].shape[-1])
+    if name in {"matmul", "bmm", "mm"}:
+        return _elements(node) * int(node.all_input_nodes[0].meta["val"].shape[-1])
+    return 0
+
+
+def _is_depthwise(node: Node) -> bool:
+    groups = named_arguments(node).get("groups", 1) if is_aten(node) else 1
+    return isinstance(groups, int) and groups > 1
+
+
+def can_compute(root: GraphModule, layer: Layer, precision: Precision) -> bool:
+    """Whether the target has kernels for a layer in another precision."""
+    if not precision.quantized:
+        return True
+    table = state_of(root).constraints
+    if not isinstance(table, ConstraintTable):
+        return False
+    assert precision.activations is not None
+    nodes = {node.name: node for node in root.graph.nodes}
+    rows = [table.row_of(nodes[name], root) for name in layer.nodes]
+    return all(row is not None and precision.activations.dtype in row.dtypes for row in rows)
