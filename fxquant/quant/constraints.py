@@ -25,6 +25,7 @@ from torch.fx import GraphModule, Node
 
 from fxquant.ir.aten import is_aten, named_arguments, packet_name
 from fxquant.ir.edit import get_attribute
+from fxquant.quant.costs import GENERIC, CostTable
 from fxquant.quant.spec import Precision
 
 Kind = Literal["asymmetric", "symmetric", "int32", "same", "carried", "shared", "fixed", "plain"]
@@ -192,6 +193,7 @@ class ConstraintTable:
         groups: names of fusions whose operators the target computes as one.
         free: operators without weights that are about as quick in float, so that they may stay
             float between float operators (see `passes.borders`).
+        costs: what operators take in each precision.
         largest_ratio: of input scale * weight scale to output scale; None: no limit.
         per_tensor: dtypes of weights of which the kernels read one scale, never one per channel.
     """
@@ -201,6 +203,7 @@ class ConstraintTable:
     clamps: tuple[tuple[float, float], ...] = ()
     groups: frozenset[str] = frozenset()
     free: frozenset[str] = frozenset()
+    costs: CostTable = GENERIC
     largest_ratio: float | None = None
     per_tensor: frozenset[str] = frozenset()
 

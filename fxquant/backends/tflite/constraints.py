@@ -14,6 +14,7 @@ from functools import partial
 
 from torch.fx import Node
 
+from fxquant.backends.tflite.costs import COSTS
 from fxquant.ir.aten import named_arguments
 from fxquant.ir.edit import is_attribute
 from fxquant.quant.constraints import (
@@ -266,6 +267,7 @@ TABLE = ConstraintTable(
     {**CONVOLUTIONS, **PRODUCTS, **ARITHMETIC, **ACTIVATIONS, **POOLS, **MOVERS},
     clamps=CLAMPS,
     free=frozenset(FREE.split()),
+    costs=COSTS,
     largest_ratio=128,  # XNNPACK refuses a model from 256 on
     per_tensor=frozenset({"uint8"}),
 )
