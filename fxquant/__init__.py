@@ -28,6 +28,9 @@ from fxquant.bisection import bisect
 from fxquant.errors import FxquantError
 from fxquant.explanation import explain
 from fxquant.ir.printer import format_graph
+from fxquant.mixed.auto import auto_mixed_precision
+from fxquant.mixed.budget import Budget
+from fxquant.mixed.sensitivity import sensitivity
 from fxquant.passes.base import Pass, PassResult
 from fxquant.passes.fusion.explanation import explain_match
 from fxquant.passes.fusion.match import Match
@@ -54,6 +57,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Backend",
+    "Budget",
     "FxquantError",
     "Instrument",
     "LowerOptions",
@@ -70,6 +74,7 @@ __all__ = [
     "any_int",
     "any_literal",
     "any_number",
+    "auto_mixed_precision",
     "bisect",
     "calibrate",
     "compile",
@@ -91,6 +96,7 @@ __all__ = [
     "register_backend",
     "register_fusion",
     "register_pass",
+    "sensitivity",
     "simulate",
     "trace",
     "verify",

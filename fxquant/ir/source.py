@@ -17,12 +17,19 @@ class SourceLocation:
         file, line: where it stands.
         module: path of the module whose code runs.
         call: number of that module's call in `ir.origin.Origin.calls`.
+        layer: path of the `torch.nn` layer that is called there, if one is.
     """
 
     file: str
     line: int
     module: str = ""
     call: int | None = None
+    layer: str = ""
+
+    @property
+    def path(self) -> str:
+        """The module path of the operator: the layer's, or that of the module around it."""
+        return self.layer or self.module
 
     @property
     def code(self) -> str:

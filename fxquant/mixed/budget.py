@@ -3,7 +3,7 @@
 Budget(sqnr=30)                              at least 30 dB at the output, as fast as can be
 Budget(sqnr=30, spare="size")                … in the smallest file
 Budget(metric=accuracy, least=0.97)          the user's own measure of the quantized graph
-Budget(size=300_000)                         the most accurate file of at most so many bytes of weights
+Budget(size=300_000)                         the most accurate of at most so many bytes of weights
 Budget(latency=2.5)                          … of at most so many milliseconds by the target's table
 """
 

@@ -19,13 +19,14 @@ from fxquant.ir.aten import is_aten, named_arguments, packet_name
 from fxquant.ir.edit import is_attribute, tensor_at
 from fxquant.ir.source import source_of, source_text
 from fxquant.ir.state import state_of
+from fxquant.passes.free_precision import MOVES_FLOAT
 from fxquant.quant.constraints import (
     ConstraintTable,
     annotation_of,
+    is_getitem,
     operator_name,
     roles,
 )
-from fxquant.quant.settle import fake_quantizes
 from fxquant.quant.spec import Precision
 
 
@@ -74,28 +75,30 @@ class Layer:
         return self.module or self.name
 
 
-def layers_of(prepared: GraphModule) -> list[Layer]:
-    """The layers of a prepared graph, in order.
+def layers_of(graph_module: GraphModule, *, floats: bool = False) -> list[Layer]:
+    """The layers of an annotated graph (and those in float), in order.
 
     Raises:
-        CalibrationError: the graph holds no observers.
+        CalibrationError: the graph was not prepared.
     """
-    if "observed" not in state_of(prepared).properties:
+    if "annotated" not in state_of(graph_module).properties:
         raise CalibrationError(
             "the graph has no observers", fix="give what prepare(model, …) returned"
         )
     waiting: dict[str, list[Node]] = {}
     chains: list[list[Node]] = []
-    for node in prepared.graph.nodes:
+    for node in graph_module.graph.nodes:
         annotation = annotation_of(node)
-        if annotation is None or not annotation.quantized or annotation.output.moves:
+        if annotation is None or annotation.output.moves or is_getitem(node):
+            continue
+        if not annotation.quantized and (not floats or annotation.reason == MOVES_FLOAT):
             continue
         chain = [*waiting.pop(node.name, []), node]
         if annotation.fused_into is None:
             chains.append(chain)
         else:
             waiting[annotation.fused_into] = [*waiting.get(annotation.fused_into, []), *chain]
-    return [_layer(prepared, chain) for chain in chains]
+    return [_layer(graph_module, chain) for chain in chains]
 
 
 def _layer(root: GraphModule, chain: list[Node]) -> Layer:
@@ -108,7 +111,7 @@ def _layer(root: GraphModule, chain: list[Node]) -> Layer:
         head.name,
         tuple(node.name for node in chain),
         operator_name(head, root),
-        source.module if source is not None else "",
+        source.path if source is not None else "",
         source_text(head) or "",
         annotation.precision,
         weights,
@@ -120,16 +123,23 @@ def _layer(root: GraphModule, chain: list[Node]) -> Layer:
 
 
 def _constants(root: GraphModule, chain: list[Node]) -> tuple[int, int]:
-    """Elements of constant operands: those behind a FakeQuantize, and biases."""
-    fakes = {node for node, module in fake_quantizes(root) if module.constant}
+    """Elements of constant operands: weights, and biases."""
     weights = biases = 0
     for node in chain:
         for operand, role in roles(node):
-            if operand.node in fakes:
-                weights += tensor_at(root, operand.node.all_input_nodes[0]).numel()
-            elif role.kind == "int32" and is_attribute(operand.node):
-                biases += tensor_at(root, operand.node).numel()
+            stored = _stored(operand.node)
+            if stored is not None:
+                count = tensor_at(root, stored).numel()
+                weights += 0 if role.kind == "int32" else count
+                biases += count if role.kind == "int32" else 0
     return weights, biases
+
+
+def _stored(node: Node) -> Node | None:
+    """The constant that an operand is, also behind its FakeQuantize."""
+    if node.op == "call_module" and len(node.all_input_nodes) == 1:
+        (node,) = node.all_input_nodes
+    return node if is_attribute(node) else None
 
 
 def _elements(node: Node) -> int:

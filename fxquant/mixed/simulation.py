@@ -111,6 +111,7 @@ class Simulation:
         noises: Sequence[Noise],
     ) -> None:
         run = _Run(self, graph.graph, inputs)
+        run.corrected = False  # biases are corrected for the graph as prepared
         floats = run.all(self.floats)
         wanted = run.outputs(floats)
         near_float = [len(m) * 2 > len(self.floats) for m in mixtures]
@@ -120,6 +121,7 @@ class Simulation:
         del floats
         if all(near_float):
             return
+        run.corrected = True
         prepared = run.all({})
         for mixture, noise, near in zip(mixtures, noises, near_float, strict=True):
             if not near:
@@ -162,6 +164,7 @@ class _Run:
     def __init__(self, simulation: Simulation, graph: Graph, inputs: tuple[Tensor, ...]) -> None:
         self.simulation, self.root = simulation, simulation.root
         self.nodes = list(graph.nodes)
+        self.corrected = True
         self.inputs = dict(
             zip((n.name for n in self.nodes if n.op == "placeholder"), inputs, strict=True)
         )
@@ -258,7 +261,7 @@ class _Run:
             return self.simulation.rounded(value, wanted, source.name)
 
         args, kwargs = map_arg((node.args, node.kwargs), read)
-        if spec is None and UNCORRECTED in node.meta:
+        if (spec is None or not self.corrected) and UNCORRECTED in node.meta:
             args = self._with_own_bias(node, args)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -266,7 +269,7 @@ class _Run:
         return function(*args, **kwargs)
 
     def _with_own_bias(self, node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A layer in float has the bias that it had before it was corrected."""
+        """With the bias that the layer had before it was corrected."""
         path = node.meta[UNCORRECTED]
         bias = None if path is None else get_attribute(self.root, path)
         return (*args[:BIAS], bias, *args[BIAS + 1 :])

@@ -51,12 +51,23 @@ def element_cost(source: str, target: str) -> int:
 
 @dataclass(frozen=True)
 class Border:
-    """One conversion: the value, from which dtype to which, and the bytes that it moves."""
+    """One conversion.
+
+    Attributes:
+        value: what is converted.
+        source, target: from which dtype to which.
+        elements: of the value.
+    """
 
     value: Node
     source: str
     target: str
-    size: int
+    elements: int
+
+    @property
+    def size(self) -> int:
+        """The bytes that it reads and writes."""
+        return self.elements * element_cost(self.source, self.target)
 
 
 def borders(graph_module: GraphModule) -> list[Border]:
@@ -85,7 +96,7 @@ def _borders(chosen: Mapping[Node, str]) -> Iterator[Border]:
         wanted = dict.fromkeys(chosen[reader] for reader in _readers(node) if reader in chosen)
         for target in wanted:
             if target != source:
-                yield Border(node, source, target, _elements(node) * element_cost(source, target))
+                yield Border(node, source, target, _elements(node))
 
 
 def _readers(node: Node) -> list[Node]:

@@ -29,7 +29,7 @@ def close_names(rule: Rule, nodes: Iterable[Node], root: GraphModule) -> str | N
         known["node"].add(node.name)
         known["op"].add(operator_name(node, root))
         source = source_of(node)
-        known["module"].update(_paths(source.module if source is not None else ""))
+        known["module"].update(_paths(source.path if source is not None else ""))
     found: list[str] = []
     for kind, names in known.items():
         wanted = getattr(rule, kind)

@@ -110,7 +110,7 @@ def _shown(value: object) -> str:
 
 def _in_module(node: Node, pattern: str) -> bool:
     source = source_of(node)
-    path = source.module if source is not None else ""
+    path = source.path if source is not None else ""
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern + ".*")
 
 

@@ -1,7 +1,7 @@
 """What operators cost in each precision on a target: a table for choosing, not a promise.
 
-    latency proxy of a layer = multiplications * ps(kind, dtype), or elements * ps("elementwise", …)
-    and of a border          = elements * ps("conversion", …)
+latency proxy of a layer = multiplications * ps(kind, dtype), or elements * ps("elementwise", …)
+and of a border          = elements * ps("conversion", …)
 """
 
 from __future__ import annotations
@@ -59,11 +59,9 @@ class CostTable:
 
 BYTES = {"float32": 4.0, "int16": 2.0, "int8": 1.0, "uint8": 1.0, "int4": 0.5, "dynamic": 1.0}
 
+KINDS = ("convolution", "depthwise", "linear", "matmul", "elementwise", "conversion")
+
 GENERIC = CostTable(
-    {
-        kind: BYTES
-        for kind in ("convolution", "depthwise", "linear", "matmul", "elementwise", "conversion")
-    },
-    "bytes of operands; no measurement of the target is known",
+    dict.fromkeys(KINDS, BYTES), "bytes of operands; no measurement of the target is known"
 )
 """For targets without figures."""

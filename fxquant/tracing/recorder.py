@@ -11,6 +11,7 @@ at the values of the tensors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,8 @@ class Recorder(TorchFunctionMode):
         node.meta["val"] = self.values.fake(result)
         source = self.location()
         if source is not None:
-            node.meta["source"] = source
+            own = op == "call_module"  # a leaf is called from the module around it
+            node.meta["source"] = replace(source, layer=str(target)) if own else source
         dependent = self.values.dependent
         if any(each in dependent for each in node.all_input_nodes):
             dependent.add(node)

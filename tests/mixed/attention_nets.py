@@ -24,7 +24,8 @@ class Block(nn.Module):
         q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
         weights = torch.softmax(q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5, -1)
         x = x + self.out((weights @ v).transpose(1, 2).reshape(n, length, width))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        result: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return result
 
 
 class Transformer(nn.Module):
@@ -34,28 +35,30 @@ class Transformer(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(1, width, 2, stride=2)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
-        self.head = nn.Linear(width, 10)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.blocks(self.stem(x).flatten(2).transpose(1, 2))
-        logits: Tensor = self.head(tokens.mean(1))
+        logits: Tensor = self.head(self.norm(tokens).mean(1))
         return logits
 
 
 def transformer(seed: int = 0, *, outliers: float = 0.0, depth: int = 2) -> nn.Module:
-    """A seeded net in eval mode; `outliers` makes some features of each block so much larger.
+    """A seeded net in eval mode; `outliers` is how much larger two features of the stream are.
 
-    Trained transformers have such features: a few channels of the residual stream and of the
-    feed-forward net carry values a hundred times those of the others.
+    Trained transformers have such features: nearly constant, a hundred times as large as the
+    others, and of no weight behind the norms. Eight bits for all features leave the others little.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Transformer(depth=depth).eval()
-        for block in model.blocks if outliers else ():
-            assert isinstance(block, Block)
-            with torch.no_grad():
-                block.down.bias[:2] += outliers
-                block.down.weight[2] *= outliers
+    if outliers:
+        with torch.no_grad():
+            model.stem.bias[0] += outliers  # type: ignore[index]
+            model.stem.bias[1] -= outliers  # type: ignore[index]
+            for norm in (m for m in model.modules() if isinstance(m, nn.LayerNorm)):
+                norm.weight.mul_(outliers * (2 / len(norm.weight)) ** 0.5)
+                norm.weight[:2] = 0
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -36,7 +36,10 @@ class Branches(nn.Module):
         return torch.relu(self.c(z)).flatten(1)
 
 
-MODELS = {"branches": Branches, "transformer": lambda: transformer(depth=1)}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "branches": Branches,
+    "transformer": functools.partial(transformer, depth=1),
+}
 
 
 def prepared_with(
@@ -46,7 +49,7 @@ def prepared_with(
 
 
 @functools.cache
-def prepared_transformer(depth=1) -> GraphModule:
+def prepared_transformer() -> GraphModule:
     return prepared_with(transformer(depth=1), pictures(2))
 
 

@@ -222,3 +222,10 @@ def test_copies_work(copies: Any) -> None:
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(copied(x=x), graph(x), rtol=0, atol=0)
     assert copied.meta["fxquant"].signature.input_names == ("x",)
+
+
+def test_a_leaf_is_called_by_its_own_path() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    graph_module = trace(model, (torch.randn(1, 2),))
+    paths = [n.meta["source"].path for n in graph_module.graph.nodes if "source" in n.meta]
+    assert paths == ["0", "1.0", "1.1"]
