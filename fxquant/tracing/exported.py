@@ -77,7 +77,7 @@ def _locate(node: Node, origin: Node) -> None:
     users = [frame for frame in frames if "/torch/nn/" not in frame[0]]
     if users:
         file, line = users[-1]
-        node.meta["source"] = SourceLocation(file, int(line), caller, layer)
+        node.meta["source"] = SourceLocation(file, int(line), caller, layer=layer)
     name = (layer or f"{caller}.{packet_name(node.target)}").strip("._").replace(".", "_")
     node._rename(f"_{name}" if name[0].isdigit() else name)
 
