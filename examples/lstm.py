@@ -1,0 +1,150 @@
+"""An LSTM that reads pictures row by row: float, dynamic range, int8, int16x8, and a GRU beside it.
+
+    python -m examples.lstm [folder for the files]
+
+With `FXQUANT_DATA` (see CONTRIBUTING) MNIST, 28 steps of 28 numbers; otherwise scikit-learn's
+digits, 8 steps of 8. Every file is run by LiteRT on pictures that neither training nor calibration
+saw. "fused" is LiteRT's own LSTM operator instead of one operator for each part of each step.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import fxquant as fq
+from examples.digits import Digits as Labelled
+from examples.digits import LiteRTModel, digits, measure
+from tests.support.data import data_dir
+
+BATCH, CALIBRATION = 64, 64
+console = Console(highlight=False)
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "float": ("lstm", {}),
+    "float, fused": ("lstm", {"options": {"recurrent": "fused"}}),
+    "dynamic": ("lstm", {"quantize": "dynamic"}),
+    "int8": ("lstm", {"quantize": "int8"}),
+    "int16x8": ("lstm", {"quantize": "int16x8"}),
+    "GRU, float": ("gru", {}),
+    "GRU, dynamic": ("gru", {"quantize": "dynamic"}),
+    "GRU, int8": ("gru", {"quantize": "int8"}),
+}
+"""The kind of layer, and how it is compiled."""
+
+
+class RowReader(nn.Module):
+    """A recurrent layer over the rows of a picture, and a classifier on its last output."""
+
+    def __init__(self, kind: str, width: int, hidden: int = 32) -> None:
+        super().__init__()
+        layer = {"lstm": nn.LSTM, "gru": nn.GRU}[kind]
+        self.layer = layer(width, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, 10)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        outputs, _ = self.layer(rows)
+        logits: torch.Tensor = self.head(outputs[:, -1])
+        return logits
+
+
+class Task(NamedTuple):
+    """Pictures [n, rows, columns] in 0…1 with their labels, to train on and to judge by."""
+
+    name: str
+    train: Labelled
+    test: Labelled
+
+
+def task(limit: int) -> Task:
+    """MNIST where it is to be had, the digits elsewhere."""
+    folder = data_dir()
+    if folder is None:
+        seen, unseen = (Labelled(part.images[:, 0], part.labels) for part in digits())
+        return Task("digits", seen, Labelled(unseen.images[:limit], unseen.labels[:limit]))
+    data = np.load(folder / "mnist.npz")
+    parts = [
+        Labelled(
+            torch.from_numpy(data[f"x_{name}"]).float() / 255,
+            torch.from_numpy(data[f"y_{name}"]).long(),
+        )
+        for name in ("train", "test")
+    ]
+    return Task("mnist", parts[0], Labelled(parts[1].images[:limit], parts[1].labels[:limit]))
+
+
+def train(kind: str, data: Labelled, epochs: int) -> nn.Module:
+    """The trained net, in eval mode."""
+    torch.manual_seed(0)
+    model = RowReader(kind, data.images.shape[2])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    steps = epochs * (len(data.labels) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
+    for _ in range(epochs):
+        order = torch.randperm(len(data.labels))
+        for rows in order[: len(order) // BATCH * BATCH].split(BATCH):
+            optimizer.zero_grad()
+            F.cross_entropy(model(data.images[rows]), data.labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def main(
+    folder: Path = Path(),
+    limit: int = 500,
+    epochs: int | None = None,
+    variants: Sequence[str] = tuple(VARIANTS),
+) -> dict[str, float]:
+    """Writes and runs a file for each variant; returns their accuracies."""
+    given = task(limit)
+    epochs = epochs or (4 if given.name == "mnist" else 20)
+    kinds = dict.fromkeys(VARIANTS[name][0] for name in variants)
+    models = {kind: train(kind, given.train, epochs) for kind in kinds}
+    result = Table(title=f"{given.name} read row by row, run by LiteRT", title_justify="left")
+    result.add_column("variant")
+    for heading in ("accuracy", "as float", "file", "operators", "one picture"):
+        result.add_column(heading, justify="right")
+    found: dict[str, float] = {}
+    references = {kind: measure(model, given.test) for kind, model in models.items()}
+    for kind, reference in references.items():
+        result.add_row(f"{kind.upper()}, torch", f"{reference.accuracy:.1%}")
+    for number, name in enumerate(variants):
+        kind, how = VARIANTS[name]
+        path = folder / f"{given.name}.{number}.tflite"
+        calibrated = how.get("quantize") in {"int8", "int16x8"}
+        lowered = fq.compile(
+            models[kind],
+            (given.train.images[:1],),
+            calibration=given.train.images[:CALIBRATION].split(1) if calibrated else None,
+            output=path,
+            progress=False,
+            **how,
+        )
+        measured = measure(LiteRTModel(path), given.test)
+        found[name] = measured.accuracy
+        agrees = (measured.answers == references[kind].answers).float().mean().item()
+        result.add_row(
+            name,
+            f"{measured.accuracy:.1%}",
+            f"{agrees:.1%}",
+            f"{path.stat().st_size / 1000:.0f} kB",
+            str(sum(lowered.report.operators.values())),
+            f"{measured.microseconds:,.0f} µs",
+        )
+    console.print(result)
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(*sys.argv[1:2]))
