@@ -16,6 +16,7 @@ from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.float_functional import FloatFunctional
 from fxquant.quant.qat.batch_norm import Line, TrainedBatchNorm, WeightScale
 from fxquant.quant.qat.fake_quantize import TrainedFakeQuantize
+from fxquant.quant.qat.learned import LearnedFakeQuantize
 from fxquant.quant.spec import QuantSpec
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
@@ -24,6 +25,7 @@ __all__ = [
     "DeQuantStub",
     "FakeQuantize",
     "FloatFunctional",
+    "LearnedFakeQuantize",
     "Line",
     "QuantSpec",
     "QuantStub",

@@ -194,7 +194,7 @@ def _arguments(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
         parameter = parameters.get(name)
         default = _default(cls, name, parameter)
         value = getattr(module, name, inspect.Parameter.empty)
-        if isinstance(value, Tensor) or (value is None and name == "bias"):
+        if isinstance(value, Tensor) or (value is None and isinstance(default, bool)):
             value = value is not None  # such as `bias`, which says whether there is one
         if name.startswith("_") or name in {"device", "dtype"} or not _readable(value):
             if default is inspect.Parameter.empty:

@@ -16,7 +16,7 @@ from typing import Any
 from torch.fx import Node
 
 from fxquant.backends.source.calls import Call, result_code
-from fxquant.backends.source.expressions import argument, expression
+from fxquant.backends.source.expressions import Names, argument, expression
 from fxquant.backends.source.layout import WIDTH, Code, Group, Hole, call, fill, flat, holes
 from fxquant.backends.source.loops import fold_loops
 from fxquant.backends.source.places import Places
@@ -33,6 +33,7 @@ from fxquant.ir.functions import IN_PLACE
 from fxquant.tracing.structure import Structure
 
 MOST_PARTS = 8  # a tuple of more values is read by number
+GATHERED = "inputs"
 BODY = 8  # columns that a method's body is indented by
 Comment = Callable[[Node], str | None]
 
@@ -85,7 +86,10 @@ class BodyWriter:
     ) -> None:
         self.region, self.places, self.comment = region, places, comment
         self.names: dict[Node, str] = {}
+        self.gathered = inputs is None and _is_gathered(region)
         self.inputs = self._input_names() if inputs is None else dict(inputs)
+        lists = {tuple(region.inputs): GATHERED} if self.gathered else {}
+        self.spelling = Names(self.name, lists)
         self.absorbed: set[Node] = set()
         self.steps = [(item, step) for item, step in self._steps() if step is not None]
 
@@ -95,7 +99,8 @@ class BodyWriter:
         self.names = choose_names([step for _, step in self.steps], self.inputs, outputs)
         result = ", ".join(self.name(node) for node in outputs)
         statements = self.statements()
-        return Body(list(self.inputs.values()), statements, result or None)
+        arguments = [f"*{GATHERED}"] if self.gathered else list(self.inputs.values())
+        return Body(arguments, statements, result or None)
 
     def write_root(self, around: Call, outputs: Sequence[Node], shape: Structure) -> Body:
         """The body of the model's own `forward`, around which stands the user's call."""
@@ -120,7 +125,7 @@ class BodyWriter:
     def _input_names(self) -> dict[Node, str]:
         """The user's names where they are known, else x, and after what makes them."""
         names: dict[Node, str] = {}
-        for node in self.region.inputs:
+        for node in () if self.gathered else self.region.inputs:
             wanted = self.region.names.get(node.name, "")
             if not wanted.isidentifier() or wanted in {*names.values(), *RESERVED}:
                 wanted = "x" if "x" not in names.values() else f"x{len(names) + 1}"
@@ -173,7 +178,7 @@ class BodyWriter:
         in_place = self._augmented(item, targets)
         if in_place is not None:
             return Statement([], in_place, comment=comment)
-        code = expression(item, self.name, self._module)
+        code = expression(item, self.spelling, self._module)
         used = any(node.users for node in step.makes)
         if item.target is operator.setitem or (not used and item.op == "call_method"):
             targets = []
@@ -192,12 +197,34 @@ class BodyWriter:
         owner = node.args[0]
         if not isinstance(owner, Node) or [self.name(owner)] != list(targets):
             return None
-        return f"{targets[0]} {sign} {flat(argument(node.args[1], self.name))}"
+        return f"{targets[0]} {sign} {flat(argument(node.args[1], self.spelling))}"
 
     def _module(self, target: str) -> str:
         path = self.places.below(self.region.path, target)
         assert path is not None
         return self.places.access(self.region.path, path)
+
+
+def _is_gathered(region: Region) -> bool:
+    """Whether a module only joins what it is given: any number of values, as one list."""
+    wanted = list(region.inputs)
+    readers = {
+        item
+        for item in region.items
+        for node in (item.inputs if isinstance(item, Region) else item.all_input_nodes)
+        if node in wanted
+    }
+    if len(readers) != 1:
+        return False
+    (reader,) = readers
+    if isinstance(reader, Region) or not reader.args:
+        return False
+    first, *rest = reader.args
+    return (
+        isinstance(first, list | tuple)
+        and list(first) == wanted
+        and not any(isinstance(each, Node) for each in rest)
+    )
 
 
 def _bare(result: Code) -> Code:

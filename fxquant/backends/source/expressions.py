@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.fx import Node
@@ -13,14 +14,35 @@ from fxquant.ir.aten import argument_names, is_aten, overload
 from fxquant.ir.functions import BINARY, METHODS, UNARY, function_code
 from fxquant.ir.spelling import Unspellable, spell
 
-Name = Callable[[Node], str]
+
+@dataclass(frozen=True)
+class Names:
+    """How values are read.
+
+    Attributes:
+        value: the name of a value.
+        lists: names of whole lists of values.
+    """
+
+    value: Callable[[Node], str]
+    lists: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
+
+    def of_list(self, items: Sequence[Any]) -> str | None:
+        """The name of a list; None where it has none and its items are read one by one."""
+        if not self.lists or not all(isinstance(item, Node) for item in items):
+            return None
+        name = self.lists.get(tuple(items))
+        return f"list({name})" if name is not None and isinstance(items, list) else name
 
 
-def argument(value: Any, name: Name) -> Code:
+def argument(value: Any, name: Names) -> Code:
     """An argument: nodes by their names, everything else spelled out."""
     if isinstance(value, Node):
-        return name(value)
+        return name.value(value)
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        whole = name.of_list(value)
+        if whole is not None:
+            return whole
         items = tuple(argument(item, name) for item in value)
         if isinstance(value, list):
             return Group("[", items, "]")
@@ -34,7 +56,7 @@ def argument(value: Any, name: Name) -> Code:
     return spell(value)
 
 
-def _arguments(node: Node, name: Name, skip: int = 0) -> list[Code]:
+def _arguments(node: Node, name: Names, skip: int = 0) -> list[Code]:
     """Arguments in the order of the call; the options of ATen operators by name."""
     args: list[Code] = [argument(value, name) for value in node.args[skip:]]
     if is_aten(node):
@@ -61,7 +83,7 @@ def _is_operand(value: Any) -> bool:
     return isinstance(value, Node)
 
 
-def _subscript(index: Any, name: Name) -> str:
+def _subscript(index: Any, name: Names) -> str:
     if isinstance(index, tuple) and index:
         inner = ", ".join(_subscript(item, name) for item in index)
         return f"{inner}," if len(index) == 1 else inner
@@ -74,12 +96,12 @@ def _subscript(index: Any, name: Name) -> str:
     return flat(argument(index, name))
 
 
-def expression(node: Node, name: Name, module: Callable[[str], str]) -> Code:
+def expression(node: Node, name: Names, module: Callable[[str], str]) -> Code:
     """The expression of a node.
 
     Args:
         node: a call.
-        name: how a value is read.
+        name: how values are read.
         module: how the module at a path is read.
 
     Raises:
@@ -97,7 +119,7 @@ def expression(node: Node, name: Name, module: Callable[[str], str]) -> Code:
     return _function_call(node, name)
 
 
-def _module_call(node: Node, name: Name, module: Callable[[str], str]) -> Code:
+def _module_call(node: Node, name: Names, module: Callable[[str], str]) -> Code:
     args = _arguments(node, name)
     callee = module(str(node.target))
     if node.args and isinstance(node.args[0], str):  # fxquant.nn.FloatFunctional: which operation
@@ -105,7 +127,7 @@ def _module_call(node: Node, name: Name, module: Callable[[str], str]) -> Code:
     return call(callee, args)
 
 
-def _function_call(node: Node, name: Name) -> Code:
+def _function_call(node: Node, name: Names) -> Code:
     target, args = node.target, node.args
     if target in BINARY and len(args) == 2 and not node.kwargs:
         left, right = (_operand(each, name) for each in args)
@@ -125,6 +147,6 @@ def _function_call(node: Node, name: Name) -> Code:
     return call(callee, _arguments(node, name))
 
 
-def _operand(value: Any, name: Name) -> str:
+def _operand(value: Any, name: Names) -> str:
     text = flat(argument(value, name))
     return f"({text})" if text.startswith("-") else text

@@ -14,7 +14,7 @@ from fxquant.backends.source.bodies import Body, BodyWriter
 from fxquant.backends.source.calls import Call, call_of
 from fxquant.backends.source.classes import GeneratedClass, share
 from fxquant.backends.source.constructors import class_lines
-from fxquant.backends.source.expressions import expression
+from fxquant.backends.source.expressions import Names, expression
 from fxquant.backends.source.fuse_list import fuse_list
 from fxquant.backends.source.layout import INDENT, Group, lines
 from fxquant.backends.source.places import Places
@@ -106,7 +106,7 @@ def _refuse(graph_module: GraphModule, places: Places) -> None:
     for node in graph_module.graph.nodes:
         try:
             if is_step(node):
-                expression(node, lambda other: other.name, lambda path: path)
+                expression(node, Names(lambda other: other.name), lambda path: path)
         except Unspellable as error:
             text = format_node(node, graph_module)
             problems.append(Problem(str(error), text, source_text(node)))
@@ -211,6 +211,7 @@ TORCH_IMPORTS = (
 
 
 def _imports(body: str, around: Call) -> str:
+    body = re.sub(r"#.*", "", body)  # comments name operators too
     standard = set(around.imports)
     if re.search(r"\bOrderedDict\(", body):
         standard.add("from collections import OrderedDict")

@@ -125,7 +125,8 @@ class Places:
             return "list" if kind.base in LISTS else "dict"
         if names and plain and names == [str(number) for number in range(len(names))]:
             return "list"
-        if plain and names and (kind.base in DICTS or not all(map(str.isidentifier, names))):
+        keys = kind.base in DICTS and path not in self.called
+        if plain and names and (keys or not all(map(str.isidentifier, names))):
             return "dict"
         return "attributes"
 

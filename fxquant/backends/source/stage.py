@@ -31,7 +31,7 @@ def comment_of(node: Node) -> str | None:
 
     Other nodes are named as they are in this module: `%layer1_0_relu` is `relu` in `layer1.0`.
     """
-    annotation = node.meta.get("annotation")
+    annotation = node.meta.get("annotation") or node.meta.get("note")
     if annotation is None:
         return None
     source = source_of(node)

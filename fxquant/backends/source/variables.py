@@ -18,7 +18,9 @@ from torch.fx import Node
 
 from fxquant.ir.aten import packet_name
 
-RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "self", "torch", "nn", "F", "fqnn", "aten"})
+RESERVED = frozenset(
+    {*keyword.kwlist, *dir(builtins), "self", "inputs", "torch", "nn", "F", "fqnn", "aten"}
+)
 
 
 @dataclass(eq=False)

@@ -287,6 +287,31 @@ def sequence() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), named)
 
 
+class Joining(nn.Module):
+    """A layer that takes any number of values."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2, 1)
+
+    def forward(self, values: list[Tensor]) -> Tensor:
+        return self.conv(torch.cat(values, 1))  # type: ignore[no-any-return]
+
+
+class Dense(nn.Module):
+    """Layers that read what all before them made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Joining(3 + 2 * number) for number in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [x]
+        for layer in self.layers:
+            values.append(layer(values))
+        return values[-1]
+
+
 def pruned() -> nn.Module:
     """A layer whose attributes were changed after it was made."""
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
@@ -318,6 +343,7 @@ CASES: dict[str, Case] = {
     "recurrent": Case(Recurrent, (torch.randn(2, 5, 3),), {}),
     "encoder": Case(encoder, (torch.randn(2, 4, 8),), {}),
     "sequence": Case(sequence, (IMAGE,), {}),
+    "dense": Case(Dense, (IMAGE,), {}),
     "pruned": Case(pruned, (IMAGE,), {}),
     "layer": Case(lambda: nn.Linear(3, 3), (X,), {}),
 }

@@ -52,7 +52,7 @@ def test_checkpoints_of_the_original_fit(name: str, tmp_path: Path) -> None:
         assert torch.equal(expected, found)
 
 
-@pytest.mark.parametrize("name", ["resnet", "shared", "structures", "lists"])
+@pytest.mark.parametrize("name", ["resnet", "shared", "structures", "lists", "dense"])
 def test_text(name: str, golden: Golden) -> None:
     model = CASES[name].make().eval()
     graph = fq.trace(model, CASES[name].args, kwargs=copy.deepcopy(CASES[name].kwargs))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,10 @@ from torch import nn
 from torch.fx import GraphModule
 
 import fxquant as fq
+import fxquant.quant
 from fxquant import nn as fqnn
-from fxquant.quant import stubs
+from fxquant.ir.spelling import construction
 from fxquant.quant.fake_quantize import FakeQuantize
-from fxquant.quant.qat import batch_norm, fake_quantize
 from tests.backends.source.source_models import SmallResNet
 from tests.conftest import Golden
 from tests.tracing.test_tracing_zoo import SIZES, network
@@ -118,15 +120,18 @@ def test_a_training_graph_is_a_trainable_file(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("home", [stubs, fake_quantize, batch_norm])
-def test_modules_of_graphs_are_public(home: object) -> None:
-    missing = [
+def test_modules_of_graphs_are_public() -> None:
+    """A file can only call what `fxquant.nn` has."""
+    homes = pkgutil.walk_packages(fxquant.quant.__path__, "fxquant.quant.")
+    printed = {
         name
-        for name, value in vars(home).items()
-        if isinstance(value, type)
-        and issubclass(value, nn.Module)
-        and value.__module__ == home.__name__  # type: ignore[attr-defined]
-        and hasattr(value, "ir_label")
-        and not hasattr(fqnn, name)
-    ]
-    assert missing == []
+        for home in homes
+        for name, value in vars(importlib.import_module(home.name)).items()
+        if isinstance(value, type) and issubclass(value, nn.Module) and hasattr(value, "ir_label")
+    }
+    assert sorted(name for name in printed if not hasattr(fqnn, name)) == []
+
+
+def test_a_learned_step_is_made_anew() -> None:
+    quantizer = fqnn.LearnedFakeQuantize(fqnn.QuantSpec(), offset=True)
+    assert construction(quantizer).code == "fqnn.LearnedFakeQuantize(fqnn.QuantSpec(), offset=True)"

@@ -30,9 +30,10 @@ from fxquant.ir.source import source_of
 from fxquant.ir.state import state_of
 from fxquant.passes.annotate import Annotate
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
+from fxquant.passes.free_precision import MOVES_FLOAT
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
-from fxquant.quant.constraints import annotation_of
+from fxquant.quant.constraints import Annotation, annotation_of
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
 
@@ -63,25 +64,34 @@ class ClassicStubs(Pass):
         return PassResult(graph_module, True)
 
 
-def decisions(graph_module: GraphModule, target: str) -> dict[str, bool]:
-    """For each value by name whether the target computes it in integers."""
+def decisions(graph_module: GraphModule, target: str) -> dict[str, Annotation]:
+    """For each value by name what the target computes it in."""
     copy = copy_graph_module(graph_module)
     state = state_of(copy)
     if state.constraints is None:
         state.target, state.constraints = target, get_backend(target).constraints()
     core = Pipeline((*Pipeline.default("float"), Annotate()))(copy)
     found = {node.name: annotation_of(node) for node in core.graph.nodes}
-    return {name: each.quantized for name, each in found.items() if each is not None}
+    return {name: each for name, each in found.items() if each is not None}
 
 
-def _inside(graph_module: GraphModule, known: dict[str, bool]) -> dict[Node, bool]:
-    """The same for every node of this graph; what passes merged stays with what it reads."""
+def _inside(graph_module: GraphModule, known: dict[str, Annotation]) -> dict[Node, bool]:
+    """Whether integers, for every node of this graph; what passes merged stays with what it reads.
+
+    What stays float of its own accord is noted, so that the file says why.
+    """
     inside: dict[Node, bool] = {}
     for node in graph_module.graph.nodes:
         if not node.op.startswith("call"):
             continue
         before = [inside[each] for each in node.all_input_nodes if each in inside]
-        inside[node] = known.get(node.name, before[0] if before else False)
+        annotation = known.get(node.name)
+        if annotation is None:
+            inside[node] = before[0] if before else False
+            continue
+        inside[node] = annotation.quantized
+        if not annotation.quantized and annotation.reason != MOVES_FLOAT:
+            node.meta["note"] = str(annotation)
     return inside
 
 

@@ -140,6 +140,8 @@ class _Rewriter:
         with self.root.graph.inserting_before(node):
             new = self.root.graph.create_node("call_module", path, args, {}, node.name)
         inherit(new, node)
+        if "note" in node.meta:
+            new.meta["note"] = node.meta["note"]
         node.replace_all_uses_with(new)
         self.root.graph.erase_node(node)
 
