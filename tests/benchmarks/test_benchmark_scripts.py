@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, speed, zoo
+from benchmarks import accuracy, integer_precisions, speed, zoo
 from benchmarks.execution import agreement, centered_sqnr, sqnr
 from tests.support.data import missing_reason
 
@@ -43,6 +43,14 @@ def test_accuracy_of_the_smallest_net() -> None:
     (row,) = accuracy.main(["--models", "cifar_resnet20"])
     assert row.evaluated == 236
     assert row.agreement >= 0.98
+
+
+@pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
+def test_integer_precisions_of_the_smallest_net() -> None:
+    rows = integer_precisions.main(["--models", "cifar_resnet20", "--evaluate", "8"])
+    assert [row.equal_to_simulation for row in rows] == [1.0] * 4
+    figures = {row.precision: row.sqnr_db for row in rows}
+    assert figures["int16x8"] > 38 > figures["int8"] > 28 and figures["uint8"] > 27
 
 
 def test_accuracy_without_data(

@@ -234,6 +234,13 @@ def test_weights_with_one_scale_for_all_rows_are_left() -> None:
     assert equalize_channels(prepared, calls(prepared)) == 0
 
 
+def test_values_of_16_bits_are_left() -> None:
+    """Their steps are fine for channels of any width; the weights of the reader would suffer."""
+    config = QuantConfig("int16x8", correct_bias=False)
+    prepared = fq.prepare(Net(F.relu).eval(), EXAMPLE, config)
+    assert equalize_channels(prepared, calls(prepared)) == 0
+
+
 def test_a_concatenation_joins_channel_by_channel() -> None:
     prepared = fq.prepare(net("concatenated"), EXAMPLE)
     tied = tied_channels(prepared)

@@ -13,7 +13,7 @@ from fxquant.errors import CalibrationError, ConfigError
 from fxquant.quant.observers import OBSERVERS, MovingAverage, Observer, make_observer, state_problem
 from fxquant.quant.spec import QuantSpec
 
-KINDS = ("minmax", "moving_average", "percentile", "mse")
+KINDS = ("minmax", "headroom", "moving_average", "percentile", "mse")
 
 
 def batches(count: int = 6) -> list[torch.Tensor]:
@@ -32,6 +32,12 @@ def test_minmax_finds_the_extremes() -> None:
     low, high = observed("minmax", batches()).range()
     values = torch.cat(batches())
     assert (low, high) == (values.min(), values.max())
+
+
+def test_headroom_goes_twice_as_far() -> None:
+    low, high = observed("headroom", batches()).range()
+    values = torch.cat(batches())
+    assert (low, high) == (2 * values.min(), 2 * values.max())
 
 
 def test_moving_average_weighs_the_first_batch_fully_and_later_ones_a_little() -> None:

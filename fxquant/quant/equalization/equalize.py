@@ -63,7 +63,10 @@ def _is_stored(root: GraphModule, node: Node) -> bool:
     if node.op != "call_module":
         return False
     module = get_attribute(root, str(node.target))
-    return isinstance(module, FakeQuantize) and not module.is_fixed
+    if not isinstance(module, FakeQuantize) or module.is_fixed:
+        return False
+    # 16 bits hold channels of any width; factors would only make weights harder to round.
+    return module.spec.dtype != "int16"
 
 
 def _inputs(tied: Tied) -> list[Node]:
