@@ -47,9 +47,11 @@ from fxquant.passes.fusion.wildcards import (
 from fxquant.passes.instruments import Instrument, explain_node, instruments
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
+from fxquant.quant.batch_norm import reestimate_batch_norm, restore_batch_norm
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig, Rule
 from fxquant.quant.error_report.measure import error_report
+from fxquant.quant.ranks import reduce_across_ranks
 from fxquant.quant.spec import QuantSpec
 from fxquant.tracing import trace
 
@@ -93,9 +95,12 @@ __all__ = [
     "prepare_qat",
     "qat",
     "quantize_dynamic",
+    "reduce_across_ranks",
+    "reestimate_batch_norm",
     "register_backend",
     "register_fusion",
     "register_pass",
+    "restore_batch_norm",
     "sensitivity",
     "simulate",
     "trace",

@@ -1,1 +1,1 @@
-"""The command line: `fxquant convert | inspect | passes | bisect | replay`."""
+"""The command line: `fxquant convert | report | inspect | passes | bisect | replay`."""

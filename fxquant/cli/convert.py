@@ -119,9 +119,9 @@ def convert(
     dump: Annotated[Path | None, typer.Option(help="Write every stage of the graph there.")] = None,
 ) -> None:
     """Convert a PyTorch model to a file that a device can run."""
-    _check_output(output)
+    check_output(output)
     specs = parse_inputs(inputs)
-    preprocessing = Preprocessing(_numbers("mean", mean), _numbers("std", std), size)
+    preprocessing = Preprocessing(numbers("mean", mean), numbers("std", std), size)
     passes = None if pipeline is None else Pipeline.parse(pipeline)
     if quantize is None and require is not None:
         quantize = Quantize(require.value)
@@ -160,7 +160,7 @@ def _configuration(quantize: Quantize | None, calibrate: Path | None) -> QuantCo
     return config
 
 
-def _numbers(name: str, text: str) -> tuple[float, ...]:
+def numbers(name: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(number) for number in text.split(","))
     except ValueError:
@@ -168,7 +168,7 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         raise InputError(f"--{name} {text}: not a list of numbers", fix=fix) from None
 
 
-def _check_output(path: Path) -> None:
+def check_output(path: Path) -> None:
     """Finds out before the long work, not after it, that the file cannot be written."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder", fix="give the path of the file to write")

@@ -18,6 +18,7 @@ from fxquant.cli.convert import convert
 from fxquant.cli.inspect_file import inspect_file
 from fxquant.cli.pass_list import list_passes
 from fxquant.cli.replay_command import replay
+from fxquant.cli.report_command import report
 from fxquant.cli.source_command import source
 from fxquant.errors import FxquantError
 
@@ -34,6 +35,7 @@ app.command("source")(source)
 app.command("passes")(list_passes)
 app.command("bisect")(bisect)
 app.command("replay")(replay)
+app.command("report")(report)
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ ranks or threads can observe apart; the state is a plain `state_dict`.
     headroom         twice as far: for 16 bits, which can afford it
     moving_average   smallest and largest value of each batch, averaged exponentially
     percentile       cuts a fixed share of the data at both ends
+    entropy          least divergence of the quantized distribution from the data's
     mse              least expected squared error of quantize and dequantize (see `search`)
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from fxquant.errors import CalibrationError, ConfigError, RegistrationError
 from fxquant.quant import histogram as histograms
 from fxquant.quant.arithmetic import Parameters, affine_parameters, symmetric_parameters
+from fxquant.quant.entropy import least_divergence
 from fxquant.quant.histogram import Histogram, Sample
 from fxquant.quant.search import least_squares
 from fxquant.quant.spec import QuantSpec
@@ -281,6 +283,15 @@ class MSE(HistogramObserver):
         spec = spec or self.spec
         whole = super().parameters_of(spec)
         return least_squares(self.histogram, whole, spec.low, spec.high, spec.symmetric)
+
+
+@register_observer("entropy")
+class Entropy(HistogramObserver):
+    """The range whose integers keep the most of the distribution (see `entropy`)."""
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        levels = self.spec.high - self.spec.low + 1
+        return least_divergence(self.histogram, self.low, self.high, levels)
 
 
 def state_problem(observer: Observer) -> str | None:

@@ -91,9 +91,9 @@ def _grid(root: GraphModule, node: Node) -> Grid | None:
             return None
         scale, zero_point = float(module.scale), int(module.zero_point)
         low, high = module.spec.low, module.spec.high
-    elif isinstance(node.args[1], Node):
+    elif not isinstance(node.args[1], float):
         return None
     else:
-        scale = float(str(node.args[1]))
+        scale = node.args[1]
         zero_point, low, high = (int(str(each)) for each in node.args[2:5])
     return Grid((low - zero_point) * scale, (high - zero_point) * scale, scale)

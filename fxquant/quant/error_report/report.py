@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -88,6 +89,16 @@ class ErrorReport:
     def to_dicts(self) -> list[dict[str, Any]]:
         """Every row as flat, plain data: `pandas.DataFrame(report.to_dicts())`."""
         return [row.to_dict() for row in self.rows]
+
+    def save_html(self, path: str | Path, title: str = "Error of each layer") -> Path:
+        """Write the report as one page that opens without a server and asks for nothing.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from fxquant.quant.error_report.html import save_html
+
+        return save_html(self, path, title)
 
     def __rich__(self) -> Group:
         """The report for a rich console."""

@@ -21,7 +21,11 @@ from fxquant.quant.constraints import annotation_of, is_float, is_getitem
 from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
-FROZEN = ("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine")
+FROZEN = (
+    "fake_quantize_per_tensor_affine",
+    "fake_quantize_per_channel_affine",
+    "dynamic_quantize",
+)
 """What `freeze` makes of a FakeQuantize."""
 
 

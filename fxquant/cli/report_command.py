@@ -1,0 +1,108 @@
+"""`fxquant report pkg:factory --input 1,3,224,224 --calibrate images/ -o r.html`: what is lost.
+
+The model is quantized as `fxquant convert` does, and every layer's error against the float model is
+printed and, with `-o`, written as a page. The last quarter of the data is kept from calibration:
+errors are measured on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import fxquant
+from fxquant.cli.calibration_data import CalibrationData, open_calibration_data
+from fxquant.cli.convert import check_output, numbers
+from fxquant.cli.input_spec import parse_inputs
+from fxquant.cli.model_source import load_model
+from fxquant.cli.pictures import Preprocessing
+from fxquant.cli.stages import Stages
+from fxquant.quant.config import QuantConfig
+
+MEASURED = 4
+"""One sample in so many is kept to measure on."""
+
+
+WIDTH = 160
+"""Columns of the table where the terminal has fewer: rows stay one line each."""
+
+
+class Order(StrEnum):
+    """Ways to sort the table."""
+
+    graph = "graph"
+    alone = "alone"
+    cumulative = "cumulative"
+    clipped = "clipped"
+    share = "share"
+
+
+class _Part(Sequence[Any]):
+    """Some of the samples, as what a model is called with."""
+
+    def __init__(self, data: CalibrationData, places: range) -> None:
+        self.data, self.places = data, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: Any) -> Any:
+        call = self.data.call(self.places[place])
+        return call.kwargs or call.args
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[place] for place in range(len(self)))
+
+
+def report(
+    model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
+    ],
+    calibrate: Annotated[
+        Path, typer.Option(help="Folder of pictures, or .npz, .npy, .safetensors.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the report there as HTML.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A QuantConfig as YAML.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
+    mean: Annotated[str, typer.Option(help="Of pictures in 0…1; one or one a channel.")] = "0",
+    std: Annotated[str, typer.Option(help="Of pictures in 0…1; one or one a channel.")] = "1",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Shorter side of pictures before the center crop.")
+    ] = None,
+    sort: Annotated[Order, typer.Option(help="Order of the rows.")] = Order.graph,
+) -> None:
+    """Show each layer's error under quantization, and where to look first."""
+    if output is not None:
+        check_output(output)
+    specs = parse_inputs(inputs)
+    preprocessing = Preprocessing(numbers("mean", mean), numbers("std", std), size)
+    data = open_calibration_data(calibrate, specs, preprocessing, limit)
+    settings = QuantConfig() if config is None else QuantConfig.from_yaml(config)
+    count = len(data)
+    kept = count - max(1, count // MEASURED) if count > 1 else 1
+    first, stages = data.call(0), Stages()
+    with stages.stage("prepare"):
+        prepared = fxquant.prepare(
+            load_model(model, weights), first.args, settings, kwargs=first.kwargs or None
+        )
+    with stages.stage("calibrate", own_progress=True):
+        fxquant.calibrate(prepared, _Part(data, range(kept)))
+    with stages.stage("measure", own_progress=True):
+        measured = range(kept, count) if count > 1 else range(1)
+        found = fxquant.error_report(prepared, _Part(data, measured))
+    if sort is not Order.graph:
+        found.rows = found.sorted(sort.value)
+    typer.echo(found.render(max(WIDTH, Console().width)))
+    if output is not None:
+        found.save_html(output, title=model)
+        typer.echo(f"wrote {output}")
