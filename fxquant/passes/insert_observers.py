@@ -69,7 +69,7 @@ class _Inserter:
         self.groups = Groups()
         self.placed: dict[tuple[Node, str], Node] = {}
         self.weights: dict[tuple[str, QuantSpec], Group] = {}
-        self.casts: dict[tuple[Node, str], Group] = {}
+        self.casts: dict[tuple[Node | str, str], Group] = {}
         self.again: dict[tuple[Node, Node], Group | None] = {}
         self.grids: dict[tuple[str, str, tuple[float, int] | None], Node] = {}
         self.dynamic: dict[tuple[Node, QuantSpec], Group] = {}
@@ -192,7 +192,9 @@ class _Inserter:
             else:
                 self.again[node, value] = None
         elif group.spec.dtype != spec.dtype:
-            self.again[node, value] = self.casts.setdefault((value, spec.dtype), Group(spec))
+            self.again[node, value] = self.casts.setdefault(
+                (_family(value), spec.dtype), Group(spec)
+            )
         elif role.kind == "symmetric":
             group.make_symmetric()
 
@@ -248,6 +250,12 @@ class _Inserter:
         if node.op != "call_module":
             return False
         return isinstance(get_attribute(self.root, str(node.target)), kind)
+
+
+def _family(value: Node) -> Node | str:
+    """What shares a grid with a value wherever it is cast: all that names the same one."""
+    grid: str | None = value.meta.get(GRID)
+    return value if grid is None else grid
 
 
 def _is_value(role: Role) -> bool:

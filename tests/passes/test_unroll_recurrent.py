@@ -263,6 +263,49 @@ def test_rules_reach_the_parts_by_the_name_of_the_whole_or_their_own() -> None:
     assert found["lstm_l0_c_1"] == found["head"] == "float32"
 
 
+def test_cells_called_in_a_loop_share_their_grids_too() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.GRUCell(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = x.new_zeros(x.shape[1], 5)
+            for step in x:
+                h = self.cell(step, h)
+            return h
+
+    graphs = [fq.prepare(Loop().eval(), (torch.randn(steps, 1, 4),)) for steps in (3, 9)]
+    few, many = (len({id(m) for _, m in fake_quantizes(each)}) for each in graphs)
+    assert few == many
+
+
+def test_the_cell_state_can_have_sixteen_bits() -> None:
+    """The products, the sum that is the state, and one cast for all steps at each edge."""
+    wide = Rule(precision="int16x8", callable="fxquant.passes.recurrent.cells:holds_cell_state")
+    model, samples = Tagger().eval(), [torch.randn(1, 24, 4) for _ in range(12)]
+    model.get_parameter("lstm.bias_hh_l0").data[6:12] += 4  # it forgets little
+    errors, casts = {}, {}
+    for name, rules in {"int8": (), "wide": (wide,)}.items():
+        graph_module = fq.prepare(model, (samples[0],), fq.QuantConfig(rules=rules))
+        casts[name] = len({id(module) for _, module in fake_quantizes(graph_module)})
+        found = {
+            node.name: str(node.meta["annotation"].precision)
+            for node in graph_module.graph.nodes
+            if "annotation" in node.meta
+        }
+        wanted = "int8" if name == "int8" else "int16x8"
+        assert [found[f"lstm_l0_{part}_2"] for part in ("kept", "new", "c")] == [wanted] * 3
+        assert found["lstm_l0_bent_2"] == found["lstm_l0_h_2"] == "int8"
+        fq.calibrate(graph_module, samples, progress=False)
+        frozen = fq.convert(graph_module)
+        with torch.no_grad():
+            pairs = [(frozen(x), model(x)) for x in samples]
+        errors[name] = sum(float((a - b).norm()) for a, b in pairs)
+    assert errors["wide"] < 0.8 * errors["int8"]
+    assert casts["wide"] - casts["int8"] == 4, "i, f and g to int16, c back to int8"
+
+
 def test_training_with_quantizers_trains_the_layers_own_weights() -> None:
     model = Tagger()
     trained = fq.prepare_qat(model, (torch.randn(1, 6, 4),))

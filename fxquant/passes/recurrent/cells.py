@@ -20,6 +20,7 @@ from torch.fx import Node
 from fxquant.ir.aten import aten
 from fxquant.ir.recurrent import Kind, Weights
 from fxquant.passes.recurrent.writer import Writer
+from fxquant.quant.grouping import GRID
 
 States = tuple[Node, ...]
 
@@ -57,6 +58,21 @@ class Step:
         """Blocks of the last dimension."""
         whole = self.write(aten.split_with_sizes.default, value, sizes, -1, name=name)
         return self.writer.parts(whole, f"{self.prefix}{name}{self.suffix}")
+
+
+def holds_cell_state(node: Node) -> bool:
+    """Whether a node is an LSTM's cell state, or one of the two products that it is the sum of.
+
+    For rules: `Rule(callable="fxquant.passes.recurrent.cells:holds_cell_state", …)`.
+    """
+    grid = str(node.meta.get(GRID, ""))
+    return node.target in CELL_STATE and grid.rpartition(":")[2] in CELL_STATE[node.target]
+
+
+CELL_STATE: dict[Any, tuple[str, ...]] = {
+    aten.add.Tensor: ("c",),
+    aten.mul.Tensor: ("kept", "new"),
+}
 
 
 def grid_name(weights: Weights[Node], name: str) -> str:
