@@ -20,10 +20,12 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from fxquant.backends.lowering.check_operators import CheckOperators
 from fxquant.backends.lowering.output_file import write_file
 from fxquant.errors import InputError, Problem
 from fxquant.ir.aten import packet_name
 from fxquant.passes.pipeline import Pipeline
+from fxquant.quant.constraints import ConstraintTable
 from fxquant.report import Report
 
 IoLayout = Literal["nchw", "nhwc"]
@@ -97,6 +99,7 @@ class Backend(ABC):
         any_stage: whether it takes a graph of any stage as it is, instead of the core dialect.
         by_options: precisions that it gives to a float graph by itself, and the options that ask
             for them.
+        table: the constraints that annotate obeys; None for a backend that is float only.
         dynamic_shapes: whether its files can have dimensions that are chosen when they run.
     """
 
@@ -106,14 +109,27 @@ class Backend(ABC):
     any_stage: ClassVar[bool] = False
     by_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     dynamic_shapes: ClassVar[bool] = False
+    table: ClassVar[ConstraintTable | None] = None
 
-    @abstractmethod
     def constraints(self) -> Any:
-        """The `quant.constraints.ConstraintTable` that annotate obeys."""
+        """The `quant.constraints.ConstraintTable` that annotate obeys; None: float only."""
+        return self.table
 
-    @abstractmethod
     def pipeline(self, options: LowerOptions) -> Pipeline:
-        """The passes from the core dialect to the backend's own."""
+        """The passes from the core dialect to the backend's own.
+
+        By default the file is written from the core dialect itself, its borders as the model has
+        them, and every operator must have a row in the table.
+
+        Raises:
+            InputError: options or borders that the backend does not have.
+        """
+        self.own_options(options)
+        self.refuse_borders(options)
+        table = self.constraints()
+        known = () if table is None else tuple(table.rows)
+        check = () if table is None else (CheckOperators(self.name, known),)
+        return Pipeline(check, title=self.name)
 
     @abstractmethod
     def write(self, graph_module: GraphModule, options: LowerOptions) -> Sequence[Segment]:
