@@ -13,13 +13,15 @@ from tests.support.vision import vision_models
 from tests.test_api import Net, example
 
 
-def assert_same_file(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def assert_same_file(model: nn.Module, inputs: tuple[Tensor, ...], backend: str = "tflite") -> None:
     program = torch.export.export(model, inputs)
-    assert fq.compile(program, inputs).to_bytes() == fq.compile(model, inputs).to_bytes()
+    files = [fq.compile(each, inputs, backend=backend).to_bytes() for each in (program, model)]
+    assert files[0] == files[1]
 
 
-def test_the_float_file_is_the_same() -> None:
-    assert_same_file(Net().eval(), example())
+@pytest.mark.parametrize("backend", ["tflite", "onnx"])
+def test_the_float_file_is_the_same(backend: str) -> None:
+    assert_same_file(Net().eval(), example(), backend)
 
 
 def test_the_int8_file_is_the_same() -> None:
