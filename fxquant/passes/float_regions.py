@@ -8,7 +8,8 @@
                                      %z = relu(%y); %z_fq = fake_quantize<bfloat16>(%z)
 
 Rounding needs no demands of a target. It stands behind every operator that computes, before its
-inputs where they are not rounded yet, and nowhere behind operators that only move values.
+inputs where they are not rounded yet, and nowhere behind operators that only move values. Biases
+stay as they are: sums are float32 everywhere.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from fxquant.quant.constraints import (
     annotation_of,
     is_float,
     is_getitem,
-    operands_of,
     roles,
 )
 from fxquant.quant.spec import QuantSpec
@@ -70,8 +70,10 @@ def rounded_values(root: GraphModule) -> Iterator[Rounding]:
         if _computes(node, annotation):
             assert annotation.precision.activations is not None
             yield node, annotation.precision.activations, list(node.users)
-        for _, value in operands_of(node):
+        for (_, value), role in roles(node):
             spec = _entering_spec(value, annotation)
+            if spec is not None and role.kind == "int32":  # a bias is added in full precision
+                continue
             if spec is not None:
                 entering.setdefault((value, spec), []).append(node)
     for (value, spec), users in entering.items():

@@ -28,6 +28,7 @@ from fxquant.quant.batches import BatchRunner, Call
 from fxquant.quant.constraints import annotation_of
 from fxquant.quant.grouping import GRID
 from fxquant.quant.settle import fake_quantizes, settle
+from fxquant.quant.spec import Precision
 
 BIAS = 2
 """The place of the bias among the arguments of convolutions and linear layers."""
@@ -193,7 +194,9 @@ def channel_axis(node: Node) -> int | None:
     """The axis of the output that a node's bias runs along; None where there is no bias to
     correct."""
     annotation = annotation_of(node)
-    if annotation is None or annotation.row is None or not annotation.quantized:
+    if annotation is None or annotation.row is None:
+        return None
+    if not _has_integer_weights(annotation.precision):
         return None
     if GRID in node.meta:  # all steps of a recurrent layer read one bias
         return None
@@ -204,6 +207,11 @@ def channel_axis(node: Node) -> int | None:
         return None
     view = convolution(node)
     return -1 if view is None else -1 - len(view.stride)
+
+
+def _has_integer_weights(precision: Precision) -> bool:
+    weights = precision.weights
+    return precision.form != "rounded" and weights is not None and not weights.rounds
 
 
 def _means(value: Tensor, axis: int) -> Tensor:

@@ -113,7 +113,7 @@ UINT8_ACTIVATIONS = QuantSpec("uint8", observer="mse")
 INT16_ACTIVATIONS = QuantSpec("int16", qmin=-32767, symmetric=True, observer="headroom")
 INT8_WEIGHTS = QuantSpec("int8", qmin=-127, symmetric=True)
 DYNAMIC_ACTIVATIONS = QuantSpec("int8", dynamic=True)
-INT4_WEIGHTS = QuantSpec("int4", qmin=-7, symmetric=True)
+INT4_WEIGHTS = QuantSpec("int4", qmin=-7, symmetric=True, observer="least_squares")
 
 
 Form = Literal["float", "static", "dynamic", "stored", "rounded"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, integer_precisions, speed, zoo
+from benchmarks import accuracy, integer_precisions, precisions, speed, zoo
 from benchmarks.execution import agreement, centered_sqnr, sqnr
 from tests.support.data import missing_reason
 
@@ -77,3 +77,16 @@ def test_figures() -> None:
     assert sqnr(wanted, found) == pytest.approx(22.25, abs=0.01)
     assert centered_sqnr(wanted, found) == pytest.approx(9.03, abs=0.01)
     assert agreement(wanted, wanted.flip(1)) == 0.0
+
+
+@pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
+def test_precisions_of_the_smallest_net() -> None:
+    threads = torch.get_num_threads()
+    options = ["--models", "cifar_resnet20", "--limit", "8", "--precisions", "float32", "dynamic"]
+    try:
+        plain, dynamic = precisions.main(options)
+    finally:
+        torch.set_num_threads(threads)
+    assert dynamic.size < plain.size / 3
+    assert dynamic.agreement == dynamic.simulation == 1.0
+    assert dynamic.sqnr_db > 25

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.fx import GraphModule, Node
 
+import fxquant as fq
 from fxquant.errors import ConfigError
 from fxquant.ir.printer import format_graph
 from fxquant.ir.state import state_of
@@ -117,7 +119,7 @@ def test_every_value_of_a_rounded_graph_is_bfloat16() -> None:
             return result
 
     Recorder(graph_module).run(torch.randn(1, 3, 4, 4))
-    for name in ("x_q", "w_q", "b_q", "relu_q", "reshape", "exp_q"):
+    for name in ("x_q", "w_q", "relu_q", "reshape", "exp_q"):
         assert name in nodes
         assert torch.equal(env[name], env[name].to(torch.bfloat16).float())
 
@@ -150,3 +152,26 @@ def test_integer_regions_and_dynamic_ones_live_side_by_side() -> None:
     text = format_graph(prepared(graph_module))
     assert "%sigmoid_dequant = dequant" in text
     assert "fake_quantize<int8 dynamic> @quantizers.sigmoid_dequant(%sigmoid_dequant)" in text
+
+
+def test_a_net_trains_in_bfloat16_and_freezes_to_what_was_trained() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 3)
+    )
+    x, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 3
+    training = fq.prepare_qat(model.train(), (x[:1],), QuantConfig("bfloat16"))
+    optimizer = torch.optim.SGD(training.parameters(), 0.1)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(training(x), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+    training.eval()
+    with torch.no_grad():
+        wanted, found = training(x[:1]), fq.convert(training)(x[:1])
+    assert torch.equal(found, found.bfloat16().float())
+    assert (found - wanted).abs().max() <= wanted.abs().max() / 64

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+import fxquant as fq
 from fxquant.errors import CalibrationError
 from fxquant.ir.edit import tensor_at
 from fxquant.ir.validity import check_graph
@@ -126,3 +127,16 @@ def test_an_unbatched_convolution() -> None:
     data = list(torch.cat(images(2)))
     graph_module = correct_bias(calibrate(prepared(wanted), data), data)
     assert [bias.shape for bias in biases(graph_module)] == [(6,)]
+
+
+def test_layers_that_only_store_bytes_are_corrected_too() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5))
+    data = [torch.rand(16, 12) for _ in range(4)]
+    wanted = model(data[0]).mean(0)
+    for precision, changes in (("dynamic", True), ("int8_weights", True), ("float16", False)):
+        plain = fq.prepare(model, (data[0],), fq.QuantConfig(precision))
+        fq.calibrate(plain, data, progress=False)
+        biases = [name for name, _ in plain.named_parameters() if "bias_1" in name]
+        assert bool(biases) == changes
+        assert (plain(data[0]).mean(0) - wanted).abs().max() < 0.1
