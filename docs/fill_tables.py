@@ -124,6 +124,23 @@ def _constraint(name: str, row: Row) -> Iterator[str]:
     yield "yes" if row.fuses else ""
 
 
+INTEGERS = ("int8", "uint8", "int16")
+
+
+def integer_dtypes() -> str:
+    """Which core operators TFLite computes on activations of which integers."""
+    constraints = get_backend("tflite").constraints()
+    assert constraints is not None
+    rows = ((name, rows_of(found)) for name, found in sorted(constraints.rows.items()))
+    lines = ([f"`{name}`", *(_has(found, dtype) for dtype in INTEGERS)] for name, found in rows)
+    return table(" | ".join(["core operator", *INTEGERS]), lines)
+
+
+def _has(found: tuple[Row, ...], dtype: str) -> str:
+    able = [not row.reason and dtype in row.dtypes for row in found]
+    return "yes" if all(able) else "some forms" if any(able) else ""
+
+
 # ---- operators of the TFLite file
 
 
@@ -202,6 +219,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     for made in (
         operators,
         tflite_constraints,
+        integer_dtypes,
         tflite_operators,
         tflite_refusals,
         passes,

@@ -180,7 +180,7 @@ ARITHMETIC: Mapping[str, Row | tuple[Row, ...]] = {
     ),
     "sqrt": refused("SQRT fails where a quantized input is negative"),
     "rsqrt": refused("RSQRT fails where a quantized input is 0"),
-    "sum": refused("the reference kernel of SUM ignores quantization"),
+    "sum": row(self=asymmetric, dtypes=ALL),
 }
 
 ACTIVATIONS: Mapping[str, Row] = {

@@ -39,7 +39,6 @@ ADVICE: Mapping[str, str] = {
     "layer_norm": "use BatchNorm, which is folded into the layer before it",
     "group_norm": "use BatchNorm, which is folded into the layer before it",
     "instance_norm": "use BatchNorm, which is folded into the layer before it",
-    "sum": "take the mean, and multiply it by the number of elements",
     "div": "multiply by the reciprocal of a constant",
     "elu": "use LeakyReLU, ReLU or SiLU",
 }

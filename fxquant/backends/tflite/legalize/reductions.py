@@ -13,9 +13,11 @@ from collections.abc import Sequence
 import torch
 
 from fxquant.backends.tflite import dialect as tfl
+from fxquant.backends.tflite.dialect.values import QType
 from fxquant.ir.aten import aten
 
 from .elementwise import as_bool
+from .grids import float32
 from .registry import legalize
 from .rewriter import Rewriter, Unsupported
 from .values import Value
@@ -52,7 +54,7 @@ def mean(
     return r.emit(tfl.mean, x, axis=axes_of(r, x, dims), keep_dims=keep, out=r.out)
 
 
-@legalize(aten.sum.dim_IntList, aten.sum.default)
+@legalize(aten.sum.dim_IntList, aten.sum.default, quantized=True)
 def sum(
     r: Rewriter,
     x: Value,
@@ -61,11 +63,17 @@ def sum(
     *,
     dtype: torch.dtype | None = None,
 ) -> Value:
-    """SUM; integers in float, for the reference kernel forgets their scale."""
+    """SUM; of integers MEAN times their number, for the reference kernel forgets their scale."""
     x = _typed(r, x, dtype)
     if not r.shape(x):
         return x
-    return r.emit(tfl.sum, x, axis=axes_of(r, x, dims), keep_dims=keep)
+    axes = axes_of(r, x, dims)
+    if r.out is None:
+        return r.emit(tfl.sum, x, axis=axes, keep_dims=keep)
+    count = math.prod(r.shape(x)[axis] for axis in axes)
+    part = QType(r.out.dtype, float32(r.out.scale / count), r.out.zero_point)
+    mean = r.emit(tfl.mean, x, axis=axes, keep_dims=keep, out=part)
+    return r.emit(tfl.mul, *r.operands(mean, float(count)), out=r.out)
 
 
 @legalize(aten.amax.default, moves=True)

@@ -91,6 +91,8 @@ OPERATORS: dict[str, Model] = {
     "global-pool": nn.AdaptiveAvgPool2d(1),
     "adaptive-pool": nn.AdaptiveAvgPool2d(3),
     "mean": lambda x: x.mean((2, 3)),
+    "sum": lambda x: x.sum((2, 3)),
+    "sum-of-channels": lambda x: x.sum(1, keepdim=True),
     "amax": lambda x: x.amax(1),
     "amin": lambda x: x.amin((2, 3)),
     "cat": lambda x: torch.cat([x, x.flip(2)], 1),
@@ -122,7 +124,14 @@ ONLY_INT16: dict[str, Model] = {
     "bmm": lambda x: torch.bmm(x[0], x[0].transpose(1, 2)),
 }
 
-STEPS = {"cat-of-two-ranges": 3.01, "hardsigmoid": 2.01, "log-softmax": 1.5, "gelu": 4.0}
+STEPS = {
+    "sum": 16.0,
+    "sum-of-channels": 4.0,
+    "cat-of-two-ranges": 3.01,
+    "hardsigmoid": 2.01,
+    "log-softmax": 1.5,
+    "gelu": 4.0,
+}
 """How many of the coarsest steps a result may be off; usually one, three of 16 bits."""
 
 

@@ -70,6 +70,8 @@ def test_form(found: Case) -> None:
 
 
 INT8: dict[str, Callable[[Tensor], Any]] = {
+    "sum": lambda x: x.sum((2, 3)),
+    "sum-channels": lambda x: x.sum(1),
     "mean": lambda x: x.mean((2, 3)),
     "mean-channels": lambda x: x.mean(1),
     "amax": lambda x: x.amax((2, 3)),
