@@ -157,6 +157,47 @@ def test_pictures_of_any_size() -> None:
         assert_close(run_file(lowered, x), [model(x).detach()], 1e-5, str(shape))
 
 
+def small() -> nn.Module:
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
+    return nn.Sequential(*layers)
+
+
+def test_trained_with_batches_of_any_size() -> None:
+    example = torch.randn(2, 3, 8, 8)
+    prepared = fq.prepare_qat(small(), (example,), backend="onnx", dynamic_shapes=[BATCH])
+    optimizer = torch.optim.SGD(prepared.parameters(), 0.01)
+    for size in (4, 3, 5):
+        prepared(torch.randn(size, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+    core = fq.convert(prepared.eval())
+    lowered = fq.lower(core, "onnx")
+    for size in SIZES:
+        x = torch.randn(size, 3, 8, 8)
+        with torch.no_grad():
+            assert sqnr(core(x), run_file(lowered, x)[0]) > 30
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision(precision: str) -> None:
+    model = small().eval()
+    lowered = fq.compile(
+        model,
+        (torch.randn(2, 3, 8, 8),),
+        backend="onnx",
+        dynamic_shapes=[BATCH],
+        options={"precision": precision},
+    )
+    for size in SIZES:
+        x = torch.randn(size, 3, 8, 8)
+        assert sqnr(model(x).detach(), run_file(lowered, x)[0]) > 30
+    fq.verify(lowered, [(torch.randn(3, 3, 8, 8),)]).check()
+
+
+def test_every_pass_keeps_its_word() -> None:
+    with fq.instruments("lint", "validate"):
+        float_file(Images().eval(), torch.randn(2, 3, 8, 8), [BATCH])
+
+
 FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "roll": lambda x: torch.roll(x, 1, 0),
     "flip": lambda x: x.flip(0),
