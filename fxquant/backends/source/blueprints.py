@@ -142,6 +142,7 @@ class Draughtsman:
         place = self.places.access(owner.path, path)
         for name, value in made.overrides.items():
             owner.after.append(_override(place, module, name, value))
+        owner.after += _not_trained(place, module)
         return Leaf.of(made, self._label(path, owner))
 
     def _tensors(self, path: str, owner: str = "") -> Iterator[tuple[str, Part]]:
@@ -256,6 +257,17 @@ def is_chain(region: Region, places: Places) -> bool:
             return False
         value = item
     return region.outputs == [value]
+
+
+def _not_trained(place: str, module: nn.Module) -> Iterator[str]:
+    """Parameters of a layer that were taken out of training."""
+    parameters = dict(module.named_parameters(recurse=False))
+    still = [name for name, each in parameters.items() if not each.requires_grad]
+    if still and len(still) == len(parameters):
+        yield f"{place}.requires_grad_(False)"
+        return
+    for name in still:
+        yield f"{place}.{name}.requires_grad = False"
 
 
 def _override(place: str, module: nn.Module, name: str, value: object) -> str:

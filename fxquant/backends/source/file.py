@@ -35,11 +35,6 @@ The weights stand beside this file, under its name and `.safetensors`; `load()` 
 them.
 """
 '''
-LOADER = '''\
-def load():
-    """The model with its weights{mode}."""
-    return fqnn.load_weights({name}(), __file__){suffix}
-'''
 
 
 FUSE_METHOD = [
@@ -184,16 +179,34 @@ def _assemble(
     blocks += [class_lines(made, by_path) for made in classes]
     if fused is not None:
         blocks[-1] += FUSE_METHOD
-    training = graph_module.training
-    loader = LOADER.format(
-        name=model.name,
-        mode="" if training else ", in eval mode",
-        suffix="" if training else ".eval()",
-    )
-    blocks.append(loader.rstrip().split("\n"))
+    blocks.append(_loader(graph_module, model.name))
     body = "\n\n\n".join("\n".join(block) for block in blocks) + "\n"
     header = HEADER.format(model=model.name, stage=stage)
     return SourceFile(f"{header}\n{_imports(body, around)}\n\n\n{body}", model.name)
+
+
+def _loader(graph_module: GraphModule, name: str) -> list[str]:
+    """The function that makes the model as it was, in the mode that each module had."""
+    training = graph_module.training
+    made = f"fqnn.load_weights({name}(), __file__)" + ("" if training else ".eval()")
+    mode = "" if training else ", in eval mode"
+    head = ["def load():", f'    """The model with its weights{mode}."""']
+    targets = {str(node.target) for node in graph_module.graph.find_nodes(op="call_module")}
+    others = [
+        spell(path)
+        for path, module in graph_module.named_modules()
+        if path in targets and module.training != training
+    ]
+    if not others:
+        return [*head, f"    return {made}"]
+    names = Group("for name in (", tuple(others), ",):" if len(others) == 1 else "):")
+    return [
+        *head,
+        f"    model = {made}",
+        *lines(names, INDENT),
+        f"        model.get_submodule(name).train({not training})",
+        "    return model",
+    ]
 
 
 def _fuse_lines(fused: list[list[str]]) -> list[str]:

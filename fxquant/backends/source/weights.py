@@ -37,8 +37,10 @@ class Weights(nn.Module):
             if isinstance(given, Buffer):
                 self.register_buffer(name, given.value, given.persistent)
             else:
-                made = given if isinstance(given, nn.Parameter) else torch.empty(given)
-                self.register_parameter(name, nn.Parameter(made))
+                made = (
+                    given if isinstance(given, nn.Parameter) else nn.Parameter(torch.empty(given))
+                )
+                self.register_parameter(name, made)
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

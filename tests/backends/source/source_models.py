@@ -229,6 +229,15 @@ def leaky(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, x * 0.1)
 
 
+class AnyArguments(nn.Module):
+    """Takes what it is given."""
+
+    def forward(self, first: Tensor, /, *others: Tensor, **named: Tensor) -> Tensor:
+        for each in others:
+            first = first + each
+        return first * named["scale"]
+
+
 class Operators(nn.Module):
     """Python's operators, subscripts and functions of the user's."""
 
@@ -337,6 +346,7 @@ CASES: dict[str, Case] = {
     "record": Case(RecordResult, (X,), {}),
     "in-place": Case(InPlace, (X,), {}, same_text=False),
     "lists": Case(Lists, (X,), {}),
+    "any-arguments": Case(AnyArguments, (X, X, X), {"scale": torch.randn(3)}),
     "dropouts": Case(Dropouts, (X,), {}),
     "operators": Case(Operators, (X, torch.randn(2, 3)), {}),
     "many-values": Case(ManyValues, (X, torch.randn(2, 3)), {}),

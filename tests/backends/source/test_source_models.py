@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import fxquant as fq
-from tests.backends.source.source_models import CASES
+from tests.backends.source.source_models import CASES, SmallResNet
 from tests.conftest import Golden
+from tests.tracing.replay import call, tensors_of
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -24,11 +25,15 @@ def test_file_equals_graph_and_traces_to_it(name: str, training: bool, tmp_path:
     graph = fq.trace(model, args, kwargs=kwargs)
     lowered = fq.lower(graph, "source")
     lowered.save(tmp_path / "model.py")
-    sample = {**dict(zip(["x"], args, strict=False)), **kwargs} if kwargs else args
-    report = fq.verify(lowered, [sample])
-    assert report.ok, report.render()
+    if not kwargs:
+        report = fq.verify(lowered, [args])
+        assert report.ok, report.render()
     made = fq.load_model(tmp_path / "model.py")
     assert made.training == training
+    expected = tensors_of(call(copy.deepcopy(graph), case.args, case.kwargs))
+    found = tensors_of(call(copy.deepcopy(made), case.args, case.kwargs))
+    assert len(expected) == len(found)
+    assert all(torch.equal(left, right) for left, right in zip(expected, found, strict=True))
     again = fq.trace(made, *copy.deepcopy((case.args,)), kwargs=copy.deepcopy(case.kwargs))
     assert (fq.format_graph(again) == fq.format_graph(graph)) == case.same_text
 
@@ -57,6 +62,22 @@ def test_text(name: str, golden: Golden) -> None:
     model = CASES[name].make().eval()
     graph = fq.trace(model, CASES[name].args, kwargs=copy.deepcopy(CASES[name].kwargs))
     golden(name, bytes(fq.lower(graph, "source").segments()[0]).decode())
+
+
+def test_what_is_not_trained_stays_so_and_modes_are_kept(tmp_path: Path) -> None:
+    model = SmallResNet().train()
+    model.get_submodule("layer1.0.bn1").eval()
+    model.widen.requires_grad_(False)
+    model.fc.bias.requires_grad_(False)
+    graph = fq.trace(model, (CASES["resnet"].args[0],))
+    lowered = fq.lower(graph, "source")
+    assert fq.verify(lowered, [CASES["resnet"].args]).ok
+    lowered.save(tmp_path / "model.py")
+    made = fq.load_model(tmp_path / "model.py")
+    modes = {name: module.training for name, module in made.named_modules()}
+    assert [name for name, training in modes.items() if not training] == ["layer1.0.bn1"]
+    fixed = [name for name, each in made.named_parameters() if not each.requires_grad]
+    assert fixed == ["widen.weight", "widen.bias", "fc.bias"]
 
 
 def test_a_layer_of_another_library_is_refused(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_text(golden: Golden) -> None:
     golden("stubbed_resnet", stubbed(SmallResNet(), IMAGE)[1])
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "in-place"])
+@pytest.mark.parametrize("name", [n for n in CASES if n not in {"in-place", "any-arguments"}])
 def test_equal(name: str) -> None:
     case = CASES[name]
     graph = fq.trace(case.make().eval(), case.args, kwargs=dict(case.kwargs))
