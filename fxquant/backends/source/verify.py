@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxquant.backends.base import Lowered
 from fxquant.backends.source.loading import load_model
@@ -57,12 +58,23 @@ def verify(lowered: Lowered, data: Iterable[Any], path: Path) -> SourceReport:
     report = SourceReport()
     for sample in data:
         args, kwargs = _call(sample)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _kept(lowered.graph_module):
             wanted = _run(lowered.graph_module, args, kwargs)
             found = _run(model, args, kwargs)
-        report.differences += _differences(report.samples, wanted, found)
+            report.differences += _differences(report.samples, wanted, found)
         report.samples += 1
     return report
+
+
+@contextlib.contextmanager
+def _kept(module: nn.Module) -> Iterator[None]:
+    """Buffers that a call writes have their values back afterwards."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def _call(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
