@@ -95,6 +95,7 @@ class _Legalizer:
             bfloat16_storage=options.bfloat16_storage,
         )
         self.values: dict[Node, Any] = {}
+        self.stored: dict[Node, Constant] = {}
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.integer_io = options.io_dtype != "float32"
@@ -317,7 +318,11 @@ class _Legalizer:
     def _stored(self, node: Node) -> Any:
         """For float operators: integer weights stay in the file, behind a DEQUANTIZE."""
         value = self.values[node]
-        return value.stored() if isinstance(value, Constant) else self._float(node)
+        if not isinstance(value, Constant):
+            return self._float(node)
+        if node not in self.stored:
+            self.stored[node] = value.stored()
+        return self.stored[node]
 
     def _note_float(self, node: Node, rule: Rule) -> None:
         why = (

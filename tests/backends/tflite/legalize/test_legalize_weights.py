@@ -183,6 +183,7 @@ def test_a_shared_weight_is_stored_once() -> None:
     for precision in ("dynamic", "int4_weights", "float16"):
         _, program = lowered(Tied(), torch.randn(1, 16), precision)
         assert sum("weight" in name for name in stored(program)) == 1
+        assert operators(program).get("DEQUANTIZE", 1) == 1
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
