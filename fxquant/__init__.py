@@ -25,6 +25,7 @@ from fxquant.backends.base import Backend, Lowered, LowerOptions
 from fxquant.backends.registry import register_backend
 from fxquant.backends.source.loading import load_model
 from fxquant.bisection import bisect
+from fxquant.config_file import write_config
 from fxquant.errors import FxquantError
 from fxquant.explanation import explain
 from fxquant.ir.printer import format_graph
@@ -105,4 +106,5 @@ __all__ = [
     "simulate",
     "trace",
     "verify",
+    "write_config",
 ]

@@ -110,6 +110,9 @@ def convert(
     require: Annotated[
         Promise | None, typer.Option(help="Refuse a file that holds anything but these integers.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of precisions, e.g. from `fxquant config`.")
+    ] = None,
     pipeline: Annotated[
         str | None, typer.Option(help="Passes to run, as text; see `fxquant passes`.")
     ] = None,
@@ -125,14 +128,14 @@ def convert(
     passes = None if pipeline is None else Pipeline.parse(pipeline)
     if quantize is None and require is not None:
         quantize = Quantize(require.value)
-    config = _configuration(quantize, calibrate)
+    chosen = _configuration(quantize, calibrate) if config is None else _read(config, calibrate)
     data = None
     if calibrate is not None:
         data = open_calibration_data(calibrate, specs, preprocessing, limit)
     conversion = Conversion(load_model(model, weights), specs, data, passes)
     conversion.try_model()
     with instruments(*(() if dump is None else (Dump(dump),))):
-        core = conversion.float() if config is None else conversion.quantized(config)
+        core = conversion.float() if chosen is None else conversion.quantized(chosen)
         lowered = conversion.lower(
             core,
             IO_LAYOUTS[io_layout],
@@ -157,6 +160,21 @@ def _configuration(quantize: Quantize | None, calibrate: Path | None) -> QuantCo
     if config.needs_data and calibrate is None:
         fix = "add --calibrate with a folder of pictures or an .npz file like the real inputs"
         raise InputError(f"--quantize {quantize.value} needs calibration data", fix=fix)
+    return config
+
+
+def _read(path: Path, calibrate: Path | None) -> QuantConfig:
+    """The configuration in a file.
+
+    Raises:
+        InputError: there is no such file, or it asks for integers and there are no data.
+    """
+    if not path.is_file():
+        raise InputError(f"--config {path}: there is no such file")
+    config = QuantConfig.from_yaml(path)
+    if config.needs_data and calibrate is None:
+        fix = "add --calibrate with a folder of pictures or an .npz file like the real inputs"
+        raise InputError(f"--config {path} needs calibration data", fix=fix)
     return config
 
 

@@ -14,6 +14,7 @@ import typer
 
 from fxquant import __version__
 from fxquant.cli.bisect_command import bisect
+from fxquant.cli.config_command import config
 from fxquant.cli.convert import convert
 from fxquant.cli.inspect_file import inspect_file
 from fxquant.cli.pass_list import list_passes
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Compile a PyTorch model into a quantized program for small devices.",
 )
 app.command("convert")(convert)
+app.command("config")(config)
 app.command("inspect")(inspect_file)
 app.command("source")(source)
 app.command("passes")(list_passes)

@@ -24,6 +24,7 @@ from torch import nn
 
 from fxquant.api import traced
 from fxquant.backends.base import Backend
+from fxquant.errors import ConfigError
 from fxquant.ir.state import state_of
 from fxquant.mixed.budget import Budget
 from fxquant.mixed.candidate import Candidate, Subject, costs_of
@@ -88,7 +89,7 @@ def auto_mixed_precision(
         ConfigError: there is no precision of that name, or rules that do not fit.
     """
     check_readable_again(data)
-    tried = [precision(name) for name in precisions]
+    tried = [_choosable(name) for name in precisions]
     core = traced(model, example_inputs, kwargs)
     if "functional" not in state_of(core).properties:
         core = Pipeline.default("float")(core)
@@ -98,6 +99,14 @@ def auto_mixed_precision(
     search = _Search(start, budget, tried)
     chosen, count = search.accurate() if budget.demands_accuracy else search.within_limits()
     return MixedPrecision(chosen.config, search.report(chosen, count))
+
+
+def _choosable(name: str) -> Precision:
+    chosen = precision(name)
+    if not chosen.quantized and name != "float32":
+        fix = "choose among float32 and precisions with integer activations, e.g. int16x8"
+        raise ConfigError(f"{name} is not chosen layer by layer", fix=fix)
+    return chosen
 
 
 class _Transformed:

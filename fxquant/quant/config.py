@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,9 @@ from torch.fx import GraphModule, Node
 from fxquant.errors import ConfigError, Problem
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_of, source_text
+from fxquant.ir.state import state_of
 from fxquant.quant.close_names import close_names
+from fxquant.quant.config_listing import HEAD, listing
 from fxquant.quant.constraints import operator_name
 from fxquant.quant.spec import Precision, QuantSpec, precision
 
@@ -235,9 +237,20 @@ class QuantConfig:
         chosen = self.choices(graph_module)
         return {n.name: f"{choice.precision} by {choice.rule}" for n, choice in chosen.items()}
 
-    def to_yaml(self) -> str:
-        """The configuration as YAML; what equals the default is left out."""
-        return yaml.safe_dump(_plain(self), sort_keys=False)
+    def to_yaml(self, graph_module: GraphModule | None = None) -> str:
+        """The configuration as YAML; what equals the default is left out.
+
+        With an annotated graph, every node is listed with its precision, shape and reason instead
+        of the rules that led there (see `config_listing`).
+
+        Raises:
+            ConfigError: a rule holds a Python function; or nothing was decided for the graph yet.
+        """
+        if graph_module is None:
+            return yaml.safe_dump(_plain(self), sort_keys=False)
+        plain = {"precision": self.precision, **_plain(replace(self, rules=(), keep_float=()))}
+        head = HEAD.format(target=state_of(graph_module).target)
+        return head + yaml.safe_dump(plain, sort_keys=False) + listing(graph_module)
 
     @staticmethod
     def from_yaml(source: str | Path) -> QuantConfig:
@@ -251,8 +264,17 @@ class QuantConfig:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"the configuration is not YAML: {error}") from error
+        nodes = data.pop("nodes", None) if isinstance(data, dict) else None
         config: QuantConfig = _build(QuantConfig, data or {}, "the configuration")
-        return config
+        return config if nodes is None else replace(config, rules=(*config.rules, *_listed(nodes)))
+
+
+def _listed(nodes: Any) -> Iterator[Rule]:
+    """The rules of a listing: node name -> precision."""
+    if not isinstance(nodes, Mapping):
+        raise ConfigError(f"nodes must be names and precisions, got {type(nodes).__name__}")
+    for name, wanted in nodes.items():
+        yield Rule(str(wanted), node=str(name))
 
 
 def _float_rules(names: Iterable[str], nodes: list[Node], root: GraphModule) -> list[Rule]:

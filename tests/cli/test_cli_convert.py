@@ -210,3 +210,22 @@ def test_a_promise_needs_calibration_data(command: Command, tmp_path: Path) -> N
     options = ("--input", "1,3,8,8", "--require", "int8", "-o", tmp_path / "m.tflite")
     ended = command("convert", f"{MODELS}:make", *options)
     assert ended.code and "--quantize int8 needs calibration data" in ended.err
+
+
+def test_a_configuration_is_written_edited_and_read(
+    command: Command, samples: Path, tmp_path: Path
+) -> None:
+    config, output = tmp_path / "q.yaml", tmp_path / "m.tflite"
+    model = (f"{MODELS}:Net", "--input", "1,3,8,8")
+    assert command("config", *model, "-o", config).code == 0
+    assert "conv: int8" in config.read_text()
+    config.write_text(config.read_text().replace("head: int8", "head: float32"))
+    arguments = ("convert", *model, "--config", config, "-o", output)
+    assert "needs calibration data" in command(*arguments).err
+    ended = command(*arguments, "--calibrate", samples)
+    assert ended.code == 0
+    assert "node=head" in ended.out
+    assert output.exists()
+    missing = tmp_path / "no.yaml"
+    ended = command("convert", *model, "--config", missing, "-o", output)
+    assert ended.code == 2 and "there is no such file" in ended.err
