@@ -111,21 +111,28 @@ class Simulation:
         noises: Sequence[Noise],
     ) -> None:
         run = _Run(self, graph.graph, inputs)
-        run.corrected = False  # biases are corrected for the graph as prepared
         floats = run.all(self.floats)
         wanted = run.outputs(floats)
-        near_float = [len(m) * 2 > len(self.floats) for m in mixtures]
-        for mixture, noise, near in zip(mixtures, noises, near_float, strict=True):
-            if near:
+        parted = [
+            (mixture, noise, len(mixture) * 2 > len(self.floats))
+            for mixture, noise in zip(mixtures, noises, strict=True)
+        ]
+        for mixture, noise, near_float in parted:
+            if near_float:
                 noise.add(wanted, run.outputs(run.changed(floats, self.floats, mixture)))
         del floats
-        if all(near_float):
-            return
-        run.corrected = True
-        prepared = run.all({})
-        for mixture, noise, near in zip(mixtures, noises, near_float, strict=True):
-            if not near:
-                noise.add(wanted, run.outputs(run.changed(prepared, {}, mixture)))
+        if any(mixture and not near_float for mixture, _, near_float in parted):
+            prepared = run.all({})
+            for mixture, noise, near_float in parted:
+                if mixture and not near_float:
+                    noise.add(wanted, run.outputs(run.changed(prepared, {}, mixture)))
+            del prepared
+        if not all(mixtures):
+            run.corrected = True
+            found = run.outputs(run.all({}))
+            for mixture, noise, _ in parted:
+                if not mixture:
+                    noise.add(wanted, found)
 
     def rounded(self, value: _Value, spec: QuantSpec, name: str) -> Tensor:
         """A value on its own grid, or on that of other integers over the same range."""
@@ -164,7 +171,7 @@ class _Run:
     def __init__(self, simulation: Simulation, graph: Graph, inputs: tuple[Tensor, ...]) -> None:
         self.simulation, self.root = simulation, simulation.root
         self.nodes = list(graph.nodes)
-        self.corrected = True
+        self.corrected = False  # biases are corrected for the graph as prepared, no other
         self.inputs = dict(
             zip((n.name for n in self.nodes if n.op == "placeholder"), inputs, strict=True)
         )
