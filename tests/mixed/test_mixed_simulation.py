@@ -98,7 +98,7 @@ def test_one_layer_in_float_is_what_a_rule_would_give(name: str) -> None:
 
 
 def test_sixteen_bits_are_nearly_float() -> None:
-    data, prepared = pictures(2), prepared_transformer(depth=1)
+    data, prepared = pictures(2), prepared_transformer()
     wide = dict.fromkeys(Simulation(prepared).floats, PRECISIONS["int16x8"])
     narrow = dict.fromkeys(Simulation(prepared).floats, PRECISIONS["int8w4"])
     eight = simulated(prepared, data, {})
@@ -106,7 +106,7 @@ def test_sixteen_bits_are_nearly_float() -> None:
 
 
 def test_several_mixtures_in_one_pass_are_those_one_by_one() -> None:
-    data, prepared = pictures(2), prepared_transformer(depth=1)
+    data, prepared = pictures(2), prepared_transformer()
     simulation = Simulation(prepared)
     mixtures = [{}, simulation.floats, {"stem": FLOAT32}, {"head": FLOAT32}]
     together = simulation.measure(mixtures, iter(data))
@@ -114,7 +114,7 @@ def test_several_mixtures_in_one_pass_are_those_one_by_one() -> None:
 
 
 def test_no_data() -> None:
-    simulation = Simulation(prepared_transformer(depth=1))
+    simulation = Simulation(prepared_transformer())
     with pytest.raises(CalibrationError, match="no data"):
         simulation.measure([{}], [])
 
