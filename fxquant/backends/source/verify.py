@@ -58,8 +58,9 @@ def verify(lowered: Lowered, data: Iterable[Any], path: Path) -> SourceReport:
     report = SourceReport()
     for sample in data:
         args, kwargs = _call(sample)
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), _kept(lowered.graph_module):
-            wanted = _run(lowered.graph_module, args, kwargs)
+        graph = lowered.graph_module
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _kept(graph), _kept(model):
+            wanted = _run(graph, args, kwargs)
             found = _run(model, args, kwargs)
             report.differences += _differences(report.samples, wanted, found)
         report.samples += 1

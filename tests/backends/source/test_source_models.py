@@ -26,7 +26,7 @@ def test_file_equals_graph_and_traces_to_it(name: str, training: bool, tmp_path:
     lowered = fq.lower(graph, "source")
     lowered.save(tmp_path / "model.py")
     if not kwargs:
-        report = fq.verify(lowered, [args])
+        report = fq.verify(lowered, [args, args])
         assert report.ok, report.render()
     made = fq.load_model(tmp_path / "model.py")
     assert made.training == training
