@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,10 +58,24 @@ def real_net(name: str, limit: int = 300) -> RealNet:
     model.load_state_dict(load_file(folder / "models" / f"{name}.safetensors"))
     read = _cifar_pictures if row["task"] == "cifar10" else _imagenet_pictures
     pixels, labels = read(folder, limit, row["input"]["size"])
+    return RealNet(name, model.eval(), _preprocessed(pixels, row), labels)
+
+
+def training_pictures(name: str = "cifar_resnet20") -> tuple[torch.Tensor, torch.Tensor]:
+    """5,000 labelled training pictures of CIFAR-10, preprocessed for a net."""
+    folder = data_dir()
+    if folder is None:
+        raise FileNotFoundError(missing_reason())
+    row = json.loads((folder / "models.json").read_text())[name]
+    with np.load(folder / "cifar10_train5k.npz") as archive:
+        pixels, labels = torch.from_numpy(archive["x"]), torch.from_numpy(archive["y"])
+    return _preprocessed(pixels, row), labels.long()
+
+
+def _preprocessed(pixels: torch.Tensor, row: dict[str, Any]) -> torch.Tensor:
     mean = torch.tensor(row["input"]["mean"]).view(3, 1, 1)
     std = torch.tensor(row["input"]["std"]).view(3, 1, 1)
-    images = (pixels.permute(0, 3, 1, 2) / 255.0 - mean) / std
-    return RealNet(name, model.eval(), images.contiguous(), labels)
+    return ((pixels.permute(0, 3, 1, 2) / 255.0 - mean) / std).contiguous()
 
 
 def _architecture(arch: str) -> nn.Module:
