@@ -113,8 +113,8 @@ def test_a_training_with_learned_steps(learned: str, per_channel: bool) -> None:
     assert bool(offsets) == (learned == "lsq+")
     train(prepared, 1)
     before = {name: p.detach().clone() for name, p in prepared.named_parameters()}
-    losses = train(prepared, 25, rate=0.01)
-    assert min(losses[-5:]) < losses[0]
+    losses = train(prepared, 25, rate=0.005)
+    assert sum(losses[-5:]) < sum(losses[:5])
     moved = [n for n, p in prepared.named_parameters() if not torch.equal(before[n], p)]
     assert set(steps) <= set(moved)
     prepared.eval()

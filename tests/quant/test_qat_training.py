@@ -23,18 +23,18 @@ litert = pytest.mark.skipif(
 )
 
 
-def trained(model: nn.Module, config: QuantConfig | None = None) -> torch.fx.GraphModule:
+def trained(config: QuantConfig | None = None) -> torch.fx.GraphModule:
     torch.manual_seed(0)
-    prepared = fq.prepare_qat(model, example(), config)
-    losses = train(prepared, 30)
-    assert min(losses[-5:]) < losses[0]
+    prepared = fq.prepare_qat(with_signs(Picture()), example(), config)
+    losses = train(prepared, 30, rate=0.005)
+    assert sum(losses[-5:]) < sum(losses[:5])
     return prepared.eval()
 
 
 @litert
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_what_is_trained_is_what_litert_computes(per_channel: bool) -> None:
-    prepared = trained(with_signs(Picture()), QuantConfig(per_channel=per_channel))
+    prepared = trained(QuantConfig(per_channel=per_channel))
     frozen = fq.convert(prepared)
     lowered = fq.lower(frozen)
     x = torch.randn(2, 3, 8, 8)
@@ -45,7 +45,7 @@ def test_what_is_trained_is_what_litert_computes(per_channel: bool) -> None:
 
 
 def test_the_frozen_weights_are_the_trained_integers() -> None:
-    prepared = trained(with_signs(Picture()))
+    prepared = trained()
     frozen = fq.convert(prepared)
     modules = {str(n.target): m for n, m in fake_quantizes(prepared)}
     for path in ("stem", "depthwise", "last", "head", "gate"):
@@ -87,6 +87,7 @@ def published(layer: nn.Module, norm: nn.Module, x: Tensor, per_channel: bool) -
 
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_the_arithmetic_is_the_published_one(per_channel: bool) -> None:
+    torch.manual_seed(0)
     model = with_signs(ConvNorm(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)))
     prepared = fq.prepare_qat(model, example(), QuantConfig(per_channel=per_channel))
     for _, module in fake_quantizes(prepared):
@@ -154,6 +155,7 @@ class Shared(nn.Module):
 @litert
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_shared_modules_and_tied_weights(per_channel: bool) -> None:
+    torch.manual_seed(0)
     config = QuantConfig(per_channel=per_channel)
     prepared = fq.prepare_qat(with_signs(Shared()), example(), config)
     assert prepared.get_parameter("tied.weight") is prepared.get_parameter("conv.weight")
