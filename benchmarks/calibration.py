@@ -2,11 +2,12 @@
 
     python -m benchmarks.calibration [--models mobilenet_v2,resnet18] [--json calibration.json]
 
-One core, batches of one picture, CPU seconds, the best of several rounds that take turns: other
-programs on the machine count little. *Each batch* is what one more batch costs, *fixed* what is
-paid once whatever the data (equalization, bias correction, search of ranges), both in forward
-passes of the user's model. *In all* is a calibration on 256 pictures. Memory is the peak of a fresh
-process on 8 and on 256 pictures. The goals: minmax 1.3, mse and entropy 2, memory flat.
+One core, batches of one picture, CPU seconds, the best window of eight batches in several rounds
+that take turns: other programs on the machine count little. *Each batch* is what one more batch
+costs, *fixed* what is paid once whatever the data (equalization, bias correction, search of
+ranges), both in forward passes of the user's model. *In all* is a calibration on 256 pictures.
+Memory is the peak of a fresh process on 8 and on 256 pictures. The goals for each batch: minmax
+1.3, mse and entropy 2; memory flat.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import dataclasses
 import json
 import multiprocessing
 import resource
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import fxquant as fq
@@ -33,7 +37,10 @@ from tests.support.zoo import random_images, zoo_model
 OBSERVERS = ("minmax", "percentile", "mse", "entropy")
 GOALS = {"minmax": 1.3, "mse": 2.0, "entropy": 2.0}
 MODELS = ("mobilenet_v2", "resnet18")
-PICTURES, FEW, MANY = 256, 16, 48
+PICTURES = 256
+FIRST, BATCHES, WINDOW = 16, 48, 8
+"""Batches before the first that is timed (the first ones are held back to equalize), those that
+are timed, and how many are timed together."""
 
 
 @dataclass(frozen=True)
@@ -66,41 +73,57 @@ def prepared(model: str, observer: str) -> GraphModule:
     return fq.prepare(zoo_model(model), tuple(random_images(model, 1, seed=0)), config)
 
 
+class Stamped:
+    """Data that note the CPU time at which each batch is asked for."""
+
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self.batches = batches
+        self.times: list[float] = []
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches:
+            self.times.append(time.process_time())
+            yield batch
+        self.times.append(time.process_time())
+
+    def best_window(self, start: int) -> float:
+        """Seconds of one batch in the best of the windows after batch `start`."""
+        windows = zip(self.times[start::WINDOW], self.times[start + WINDOW :: WINDOW], strict=False)
+        return min(after - before for before, after in windows) / WINDOW
+
+
 def measure(model: str, observers: Sequence[str] = OBSERVERS, rounds: int = 3) -> list[Cost]:
     """Times the observers of one net, in turns with its forward pass."""
     torch.set_num_threads(1)
-    net, images = zoo_model(model), list(random_images(model, FEW, seed=1))
-    many = images * (MANY // FEW)
-
-    @torch.no_grad()
-    def forward() -> None:
-        for image in images:
-            net(image)
-
-    plain: list[float] = []
-    seconds: dict[tuple[str, int], list[float]] = {}
-    forward()
+    net = zoo_model(model)
+    images = random_images(model, WINDOW, seed=1) * ((FIRST + BATCHES) // WINDOW)
+    plain, each, whole = [], defaultdict(list), defaultdict(list)
     for _ in range(rounds):
         for observer in observers:
-            plain.append(timed(forward).cpu / FEW)
-            for data in (images, many):
-                cpu = _calibration(model, observer, data)
-                seconds.setdefault((observer, len(data)), []).append(cpu)
+            plain.append(_forward(net, images))
+            data, graph_module = Stamped(images), prepared(model, observer)
+            calibration = timed(partial(_calibrate, graph_module, data))
+            each[observer].append(data.best_window(FIRST))
+            whole[observer].append(calibration.cpu)
     unit = min(plain)
-    return [_cost(model, name, seconds, unit) for name in observers]
+    return [_cost(model, name, min(each[name]), min(whole[name]), unit) for name in observers]
 
 
-def _calibration(model: str, observer: str, data: Sequence[Tensor]) -> float:
-    graph_module = prepared(model, observer)
-    return timed(lambda: fq.calibrate(graph_module, data, progress=False)).cpu
+def _calibrate(graph_module: GraphModule, data: Stamped) -> None:
+    fq.calibrate(graph_module, data, progress=False)
 
 
-def _cost(
-    model: str, observer: str, seconds: dict[tuple[str, int], list[float]], unit: float
-) -> Cost:
-    few, many = min(seconds[observer, FEW]), min(seconds[observer, MANY])
-    each = (many - few) / (MANY - FEW)
-    return Cost(model, observer, each / unit, (few - FEW * each) / unit, unit * 1e3)
+@torch.no_grad()
+def _forward(net: nn.Module, images: Sequence[Tensor]) -> float:
+    data = Stamped(images)
+    for image in data:
+        net(image)
+    return data.best_window(WINDOW)
+
+
+def _cost(model: str, observer: str, each: float, whole: float, unit: float) -> Cost:
+    fixed = whole - (FIRST + BATCHES) * each
+    return Cost(model, observer, each / unit, fixed / unit, unit * 1e3)
 
 
 def peak_megabytes(model: str, observer: str, pictures: int) -> float:

@@ -54,6 +54,7 @@ from fxquant.quant.config import QuantConfig, Rule
 from fxquant.quant.error_report.measure import error_report
 from fxquant.quant.ranks import reduce_across_ranks
 from fxquant.quant.spec import QuantSpec
+from fxquant.quant.weight_rounding import refine_rounding
 from fxquant.tracing import trace
 
 __version__ = "0.1.0.dev0"
@@ -98,6 +99,7 @@ __all__ = [
     "quantize_dynamic",
     "reduce_across_ranks",
     "reestimate_batch_norm",
+    "refine_rounding",
     "register_backend",
     "register_fusion",
     "register_pass",

@@ -22,7 +22,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from fxquant.errors import CalibrationError
 from fxquant.ir.aten import named_arguments
-from fxquant.ir.edit import add_parameter, is_attribute, read_attribute, tensor_at
+from fxquant.ir.edit import add_parameter, get_attribute, is_attribute, read_attribute, tensor_at
 from fxquant.ir.views import convolution
 from fxquant.quant.batches import BatchRunner, Call
 from fxquant.quant.constraints import annotation_of
@@ -35,6 +35,10 @@ BIAS = 2
 
 UNCORRECTED = "uncorrected_bias"
 """Where a layer notes the path of the bias that it had before; None where it had none."""
+
+
+UNROUNDED = "unrounded_weight"
+"""Where a layer notes the path of the weight that it had before it was rounded by its effect."""
 
 
 def correct_bias(
@@ -65,7 +69,7 @@ def correct_bias(
     if not all(module.quantizing for _, module in fake_quantizes(prepared)):
         raise CalibrationError("the graph simulates nothing yet", fix="run calibrate before")
     restore_bias(prepared)
-    calls = list(_calls(prepared, data, samples, transform))
+    calls = list(calls_of(prepared, data, samples, transform))
     if not calls:
         raise CalibrationError("there are no data", fix="give an iterable with at least one batch")
     correct_bias_on(prepared, calls)
@@ -79,7 +83,7 @@ def correct_bias_on(prepared: GraphModule, calls: Sequence[Call]) -> None:
     """
     with torch.no_grad():
         with _as_float(prepared):
-            wanted = _run(calls, lambda node, means: None)
+            wanted = _run(calls, lambda node, means: None, exact=True)
         shifts: dict[str, Tensor] = {}
 
         def shift_to_wanted(node: Node, means: Tensor) -> Tensor:
@@ -109,7 +113,7 @@ def restore_bias(prepared: GraphModule) -> None:
         prepared.graph.erase_node(corrected)
 
 
-def _calls(
+def calls_of(
     prepared: GraphModule, data: Iterable[Any], samples: int, transform: Callable[[Any], Any] | None
 ) -> Iterator[Call]:
     """The calls for the first samples."""
@@ -135,7 +139,7 @@ def _as_float(prepared: GraphModule) -> Iterator[None]:
 
 
 def _run(
-    calls: Sequence[Call], shift: Callable[[Node, Tensor], Tensor | None]
+    calls: Sequence[Call], shift: Callable[[Node, Tensor], Tensor | None], exact: bool = False
 ) -> dict[str, Tensor]:
     """Run all calls in step, node by node; the channel means of what can be corrected.
 
@@ -143,14 +147,17 @@ def _run(
         calls: of one graph or of copies of it.
         shift: what to add to a node's channels, given their means [samples, channels], before
             anything reads them.
+        exact: use the weights that layers had before they were rounded by their effect.
     """
-    runs = [_Run(*call) for call in calls]
+    runs = [Run(*call) for call in calls]
     found: dict[str, Tensor] = {}
     constants: set[str] = set()
     for nodes in zip(*(graph.graph.nodes for graph, _ in calls), strict=True):
         node = nodes[0]
         constant = _is_constant(node, constants)
         for run, own in zip(runs, nodes, strict=True):
+            if exact and UNROUNDED in own.meta:
+                run.env[own.all_input_nodes[1]] = get_attribute(run.module, own.meta[UNROUNDED])
             run.step(own, runs[0].env[node] if constant and run is not runs[0] else None)
         if constant:
             constants.add(node.name)
@@ -176,7 +183,7 @@ def _is_constant(node: Node, constants: set[str]) -> bool:
     return bool(sources) and all(source.name in constants for source in sources)
 
 
-class _Run(Interpreter):
+class Run(Interpreter):
     """One call that is carried out a node at a time; values are dropped after their last use."""
 
     def __init__(self, graph_module: GraphModule, inputs: tuple[Tensor, ...]) -> None:

@@ -17,8 +17,8 @@ if importlib.util.find_spec("torchvision") is None:
 def test_costs_are_in_forward_passes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "FEW", 2)
-    monkeypatch.setattr(calibration, "MANY", 6)
+    for name, value in {"FIRST": 16, "BATCHES": 4, "WINDOW": 2}.items():
+        monkeypatch.setattr(calibration, name, value)
     path = tmp_path / "calibration.json"
     options = ["--models", "squeezenet1_0", "--observers", "minmax", "--rounds", "1"]
     (cost,) = calibration.main([*options, "--no-memory", "--json", str(path)])

@@ -114,7 +114,7 @@ class LayerError:
 MEASURES = ("sqnr_db", "cosine", "max_abs")
 
 ADVICE = {
-    "weights": "per_channel=True, more bits for its weights, or QAT",
+    "weights": "refine_rounding(prepared, data), more bits for its weights, or QAT",
     "clipping": "the observer minmax for its result, or more calibration data like the real ones",
     "activations": "int16x8 or float32 by a rule, or equalize=True",
 }

@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from fxquant.ir.edit import get_attribute
-from fxquant.quant.bias_correction import BIAS, UNCORRECTED
+from fxquant.quant.bias_correction import BIAS, UNCORRECTED, UNROUNDED
 from fxquant.quant.error_report.roles import Part, Roles
 
 
@@ -143,7 +143,11 @@ class Walk:
         return values[node.all_input_nodes[0]]
 
     def _float(self, node: Node) -> Any:
-        return self._call(node, self.exact, old_bias=True)
+        values = self.exact
+        if UNROUNDED in node.meta:
+            weight = get_attribute(self.roles.root, node.meta[UNROUNDED])
+            values = {**values, node.all_input_nodes[1]: weight}
+        return self._call(node, values, old_bias=True)
 
     def _call(self, node: Node, values: Values, old_bias: bool = False) -> Any:
         """The node's result for these values of its arguments."""
