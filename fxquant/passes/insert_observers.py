@@ -144,10 +144,17 @@ class _Inserter:
         source = operands[0][0].node if operands else None
         # The end of a fused operator has its own parameters: what it clamps is not stored.
         if output.kind in {"same", "carried"} and source is not None and source in self.groups:
-            self.groups.join(node, source)
+            if self.groups[source].spec.dtype == spec.dtype:
+                self.groups.join(node, source)
+            else:
+                self.groups.put(node, self._cast(source, spec))
             return
         fixed = output.fixed_for(spec.dtype) or self._common_fixed(node, output)
         self.groups.add(node, replace(self._observed(node, spec), fixed=fixed))
+
+    def _cast(self, value: Node, spec: QuantSpec) -> Group:
+        """The group of a value where it is read in another dtype than its own."""
+        return self.casts.setdefault((_family(value), spec.dtype), Group(spec))
 
     def _share(self, node: Node) -> None:
         """Join a value with those that name the same grid: a state has one for all steps."""
@@ -192,9 +199,7 @@ class _Inserter:
             else:
                 self.again[node, value] = None
         elif group.spec.dtype != spec.dtype:
-            self.again[node, value] = self.casts.setdefault(
-                (_family(value), spec.dtype), Group(spec)
-            )
+            self.again[node, value] = self._cast(value, spec)
         elif role.kind == "symmetric":
             group.make_symmetric()
 

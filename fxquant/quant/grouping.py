@@ -52,6 +52,11 @@ class Groups:
         self._of[node] = group
         return group
 
+    def put(self, node: Node, group: Group) -> None:
+        """Into a group that is at hand."""
+        group.values.append(node)
+        self._of[node] = group
+
     def join(self, node: Node, other: Node) -> None:
         """One group for two values; a value that has none yet goes into the other's."""
         kept = self._of[other]

@@ -16,6 +16,7 @@ from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.interpreter import LiteRT
 from fxquant.backends.tflite.serialize import serialize
 from fxquant.errors import InputError, InvalidGraph
+from fxquant.quant.config import Rule
 from tests.backends.tflite.hand_graph import HandGraph
 
 from .one_model import assert_close, flat
@@ -244,6 +245,42 @@ def test_int8_states_stay_near_the_model(kind: str, least: float) -> None:
     found = torch.cat([run(lowered, (x,))[0] for x in probes])
     ratio = wanted.norm() / (found - wanted).norm()
     assert 20 * float(ratio.log10()) > least
+
+
+@pytest.mark.parametrize("wide", ["split", "split gates", "i f g o c kept new bent h", "c"])
+def test_parts_of_sixteen_bits(wide: str) -> None:
+    """The parts of a split are cast where the split is, not one by one."""
+    rules = tuple(Rule(node=f"layer_l0_{part}_*", precision="int16x8") for part in wide.split())
+    model = Tagger("lstm").eval()
+    samples = [(torch.randn(1, STEPS, INPUTS),) for _ in range(8)]
+    lowered = fq.compile(
+        model,
+        samples[0],
+        quantize=fq.QuantConfig(rules=rules),
+        calibration=samples,
+        progress=False,
+    )
+    fq.verify(lowered, samples[:2], kernels="reference").check()
+    found = run(lowered, samples[0])[0]
+    with torch.no_grad():
+        wanted = model(*samples[0])
+    assert float((found - wanted).norm() / wanted.norm()) < 0.1
+
+
+def test_a_float_operator_between_integer_layers() -> None:
+    model = Tagger("lstm", bidirectional=True).eval()
+    samples = [(torch.randn(1, STEPS, INPUTS),) for _ in range(8)]
+    lowered = fq.compile(
+        model,
+        samples[0],
+        quantize=fq.QuantConfig(keep_float=("lstm",)),
+        calibration=samples,
+        progress=False,
+        options={"recurrent": "fused"},
+    )
+    assert lowered.report.operators["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 2
+    for kernels in ("reference", "xnnpack"):
+        fq.verify(lowered, samples[:2], kernels=kernels).check()
 
 
 def test_states_go_in_and_out_of_an_int8_file() -> None:
