@@ -25,6 +25,9 @@ from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_text
 from fxquant.ir.spelling import Unspellable, construction, spell
 from fxquant.ir.state import state_of
+from fxquant.quant.fake_quantize import FakeQuantize
+from fxquant.quant.float_functional import FloatFunctional
+from fxquant.quant.stubs import DeQuantStub, QuantStub
 from fxquant.tracing.signature import Signature
 from fxquant.tracing.structure import Leaf, Mapping, Sequence, Structure
 
@@ -37,6 +40,7 @@ them.
 '''
 
 
+MODELESS = (QuantStub, DeQuantStub, FloatFunctional, FakeQuantize)  # alike in every mode
 FUSE_METHOD = [
     "",
     "    def fuse_list(self):",
@@ -195,7 +199,7 @@ def _loader(graph_module: GraphModule, name: str) -> list[str]:
     others = [
         spell(path)
         for path, module in graph_module.named_modules()
-        if path in targets and module.training != training
+        if path in targets and module.training != training and type(module) not in MODELESS
     ]
     if not others:
         return [*head, f"    return {made}"]
