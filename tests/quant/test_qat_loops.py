@@ -121,7 +121,10 @@ def test_compiled_training_is_the_same(prepared: GraphModule, compiler: str) -> 
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
     x, _ = batch()
     outputs = [model.eval()(x) for model in (prepared, twin)]
-    assert (outputs[0] - outputs[1]).abs().max() < 0.05 * outputs[0].abs().max()
+    # torch's kernel for learned zero points has other gradients at the ends of the range.
+    learned = any(name.endswith("offset") for name, _ in prepared.named_parameters())
+    allowed = (0.25 if learned else 0.05) * outputs[0].abs().max()
+    assert (outputs[0] - outputs[1]).abs().max() < allowed
 
 
 RANK = """
