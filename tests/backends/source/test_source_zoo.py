@@ -11,7 +11,7 @@ import fxquant as fq
 from tests.tracing.test_tracing_zoo import NETS, SIZES, network
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", NETS.split())
 def test_traced(name: str, tmp_path: Path) -> None:
     model = network(name).eval()
     size = SIZES.get(name, 64)

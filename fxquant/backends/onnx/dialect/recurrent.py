@@ -100,7 +100,7 @@ def rnn(
     *,
     hidden_size: int,
     direction: str = "forward",
-    activations: tuple[str, ...] = ("Tanh",),
+    activations: tuple[str, ...] = ("Tanh", "Tanh"),
 ) -> Results:
     """y and the last h; one activation for each direction."""
     function = torch.rnn_relu if activations[0] == "Relu" else torch.rnn_tanh
