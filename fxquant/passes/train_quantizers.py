@@ -98,7 +98,8 @@ def _without_correction(root: GraphModule) -> None:
     """Training finds weights and biases by itself; `calibrate` only finds ranges."""
     state = state_of(root)
     if isinstance(state.config, QuantConfig):
-        state.config = replace(state.config, equalize=False, correct_bias=False)
+        off = replace(state.config, equalize=False, absorb_bias=False, correct_bias=False)
+        state.config = off
 
 
 def _scale(root: GraphModule, layer: Node, node: Node, norm: _BatchNorm) -> None:

@@ -248,12 +248,23 @@ def _along(shift: Tensor, value: Tensor, axis: int) -> Tensor:
 
 
 def _shift(root: GraphModule, node: Node, shift: Tensor) -> None:
-    """Give a node a bias of its own: a bias may be shared, and belongs to the user's model."""
+    bias = named_arguments(node)["bias"]
+    node.meta[UNCORRECTED] = str(bias.target) if isinstance(bias, Node) else None
+    add_to_bias(root, node, shift)
+
+
+def add_to_bias(root: GraphModule, node: Node, shift: Tensor) -> None:
+    """Give a node a bias of its own: a bias may be shared, and belongs to the user's model.
+
+    Args:
+        root: the graph.
+        node: a convolution or linear layer, with a stored bias or without one.
+        shift: what to add to each channel.
+    """
     bias = named_arguments(node)["bias"]
     before = tensor_at(root, bias).detach() if isinstance(bias, Node) else torch.zeros_like(shift)
     path = str(bias.target) if isinstance(bias, Node) else f"{node.name}_bias"
-    node.meta[UNCORRECTED] = str(bias.target) if isinstance(bias, Node) else None
-    path = add_parameter(root, path, before + shift.to(before.dtype))
+    path = add_parameter(root, path, before + shift.to(before))
     with root.graph.inserting_before(node):
         new = read_attribute(root.graph, root, path)
     node.args = (*node.args[:BIAS], new, *node.args[BIAS + 1 :])

@@ -5,7 +5,8 @@
 Any iterable of inputs will do: tensors, tuples of inputs, dicts by parameter name, DataLoader
 batches. It is read once; batches need not be of the example's size (see `batches`).
 
-1. The first samples show how wide each channel is, and channels are equalized (`equalization`).
+1. The first samples show how wide each channel is, and channels are equalized (`equalization`);
+   if asked for, what lies far above 0 is absorbed (`bias_absorption`).
 2. All data pass the observers; a few samples are kept (`reservoir`).
 3. The samples kept show how far quantization shifts each channel, and biases take it back
    (`bias_correction`).
@@ -26,6 +27,7 @@ from torch.fx import GraphModule
 from fxquant.errors import CalibrationError
 from fxquant.ir.state import state_of
 from fxquant.quant.batches import BatchRunner, Call
+from fxquant.quant.bias_absorption import absorb_high_bias
 from fxquant.quant.bias_correction import correct_bias_on, restore_bias
 from fxquant.quant.config import QuantConfig
 from fxquant.quant.equalization.equalize import equalize_channels
@@ -75,8 +77,8 @@ def calibrate(
     restore_bias(prepared)
     batches: Iterator[Any] = islice(data if transform is None else map(transform, data), limit)
     with _observing(prepared), progress_bar("calibrating", progress, data, limit) as advance:
-        if config.equalize and not _any_seen(prepared):
-            batches = _equalized(prepared, batches)
+        if (config.equalize or config.absorb_bias) and not _any_seen(prepared):
+            batches = _rewritten(prepared, batches, config)
         kept = _observe(prepared, batches, config.correct_bias, advance)
     settle(prepared)
     for _, module in fake_quantizes(prepared):
@@ -87,12 +89,12 @@ def calibrate(
 
 
 def _any_seen(prepared: GraphModule) -> bool:
-    """Whether ranges are known already; equalizing would make them wrong."""
+    """Whether ranges are known already; rewriting layers would make them wrong."""
     return any(module.observer.seen for _, module in fake_quantizes(prepared))
 
 
-def _equalized(prepared: GraphModule, batches: Iterator[Any]) -> Iterator[Any]:
-    """Equalize channels on the first samples; returns all batches, those included."""
+def _rewritten(prepared: GraphModule, batches: Iterator[Any], config: QuantConfig) -> Iterator[Any]:
+    """Rewrite layers by the first samples; returns all batches, those included."""
     runner = BatchRunner(prepared)
     first: list[Any] = []
     calls: list[Call] = []
@@ -105,7 +107,12 @@ def _equalized(prepared: GraphModule, batches: Iterator[Any]) -> Iterator[Any]:
         if samples >= SAMPLES:
             break
     with _off(prepared):
-        equalize_channels(prepared, calls)
+        if config.equalize:
+            equalize_channels(prepared, calls)
+        if config.absorb_bias:
+            runner = BatchRunner(prepared)  # Copies of before read the weights of before.
+            again = (call for n, batch in enumerate(first) for call in runner.calls(batch, n))
+            absorb_high_bias(prepared, again)
     prepared.recompile()
     return chain(first, batches)
 

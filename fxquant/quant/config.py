@@ -145,6 +145,8 @@ class QuantConfig:
         weights: spec of weights where it differs from the precision's own.
         per_channel: give weights one scale per output channel, where the target can.
         equalize: let channels of one value have like ranges (see `quant.equalization`).
+        absorb_bias: move what a ReLU never falls below into the next bias (see
+            `quant.bias_absorption`); the float model may change on data unlike the first samples.
         correct_bias: take the mean error of quantization out of biases (see `bias_correction`).
         outputs: observer of values that the graph returns; the extremes of logits matter.
         learned: `lsq` or `lsq+`: steps that `prepare_qat` learns (see `quant.qat.learned`).
@@ -157,6 +159,7 @@ class QuantConfig:
     weights: QuantSpec | None = None
     per_channel: bool = True
     equalize: bool = True
+    absorb_bias: bool = False
     correct_bias: bool = True
     outputs: str | None = "minmax"
     learned: str | None = None

@@ -59,7 +59,8 @@ def reduce_across_ranks(prepared: GraphModule, group: Any = None) -> GraphModule
     if len(set(marks)) > 1:
         raise CalibrationError(
             f"the weights of {len(marks)} ranks are not the same, so ranges cannot be merged",
-            fix="calibrate with QuantConfig(equalize=False): each rank equalizes by its own data",
+            fix="calibrate with QuantConfig(equalize=False, absorb_bias=False): each rank rewrites "
+            "layers by its own data",
         )
     for place, module in enumerate(modules):
         _merge(module.observer, [states[place] for _, states in gathered])

@@ -45,7 +45,7 @@ def equalize_channels(graph_module: GraphModule, calls: Iterable[Call]) -> int:
         The number of factors other than 1.
     """
     tied = tied_channels(graph_module)
-    stored = [node for node in tied.values if _is_stored(graph_module, node)]
+    stored = [node for node in tied.values if is_stored(graph_module, node)]
     watched = [*stored, *(clamp.node for clamp in tied.clamps), *_inputs(tied)]
     found = collect(calls, {node: tied.values[node].axis for node in watched})
     if not all(statistics.finite for statistics in found.values()):
@@ -59,7 +59,8 @@ def equalize_channels(graph_module: GraphModule, calls: Iterable[Call]) -> int:
     return int((factors != 1).sum())
 
 
-def _is_stored(root: GraphModule, node: Node) -> bool:
+def is_stored(root: GraphModule, node: Node) -> bool:
+    """Whether a node stores a value on an 8-bit grid whose range comes from data."""
     if node.op != "call_module":
         return False
     module = get_attribute(root, str(node.target))
@@ -135,21 +136,22 @@ def _stored(tied: Tied, node: Node, statistics: Statistics) -> Stored:
 
 
 def _reader(root: GraphModule, node: Node, number: Tensor, found: Statistics, noise: int) -> Reader:
-    weight = _by_group(_weight(root, node), node)
+    weight = by_group(weight_of(root, node), node)
     taps = weight.shape[3]
     squares, largest = weight.square().sum(3), weight.abs().amax(3)
     squares, largest = squares.cpu().double(), largest.cpu().double()
     return Reader(number, found.power, squares, largest, taps, noise)
 
 
-def _weight(root: GraphModule, node: Node) -> Tensor:
+def weight_of(root: GraphModule, node: Node) -> Tensor:
+    """The constant weights of a layer."""
     read = constant_of(_layer(node).weight)
     assert read is not None
     return tensor_at(root, read).detach()
 
 
-def _by_group(weight: Tensor, node: Node) -> Tensor:
-    """The weights as [groups, rows, channels per group, taps]."""
+def by_group(weight: Tensor, node: Node) -> Tensor:
+    """A layer's weights as [groups, rows, channels per group, taps]."""
     view = _layer(node)
     groups = view.groups if isinstance(view, Convolution) else 1
     return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
@@ -161,14 +163,14 @@ def _rewrite(root: GraphModule, tied: Tied, factors: Tensor) -> None:
         begun, ended = (_of(tied, side.get(node), factors) for side in (tied.begins, tied.ends))
         if begun is None and ended is None:
             continue
-        view, weight = _layer(node), _weight(root, node)
+        view, weight = _layer(node), weight_of(root, node)
         if begun is not None:
             weight = weight * begun.view(-1, *[1] * (weight.dim() - 1)).to(weight)
             if view.bias is not None:
                 bias = tensor_at(root, view.bias).detach()
                 _replace(root, view.bias, bias * begun.to(bias))
         if ended is not None:
-            parts = _by_group(weight, node)
+            parts = by_group(weight, node)
             weight = (parts / ended.view(parts.shape[0], 1, -1, 1).to(weight)).view_as(weight)
         read = constant_of(view.weight)
         assert read is not None
