@@ -6,12 +6,12 @@ schedule = fq.qat.QatSchedule(prepared, freeze_batch_norms_at=1500)
 
 from __future__ import annotations
 
+from fxquant.quant.batch_norm import reestimate_batch_norm
 from fxquant.quant.qat.checkpoint import load_checkpoint
 from fxquant.quant.qat.schedule import (
     QatSchedule,
     freeze_batch_norms,
     quantize_values,
-    reestimate_batch_norms,
     track_ranges,
 )
 
@@ -20,6 +20,6 @@ __all__ = [
     "freeze_batch_norms",
     "load_checkpoint",
     "quantize_values",
-    "reestimate_batch_norms",
+    "reestimate_batch_norm",
     "track_ranges",
 ]

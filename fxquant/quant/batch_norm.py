@@ -76,7 +76,8 @@ def reestimate_batch_norm(
 
     Each norm normalizes with its batch while the data pass, as in training, so that the norms
     behind it see what they will see. Mean and variance are those of all values of all batches, not
-    an average of batches. Nothing else changes, the modes of modules and the momenta included.
+    an average of batches, and `num_batches_tracked` counts these batches. Nothing else changes, the
+    modes of modules and the momenta included.
 
     Args:
         model: any module with batch norms, a graph or one prepared for QAT included.
@@ -100,7 +101,7 @@ def reestimate_batch_norm(
         )
     moments = {norm: Moments() for norm in norms}
     batches = islice(data if transform is None else map(transform, data), limit)
-    call = _caller(model)
+    call, number = _caller(model), -1
     with (
         _statistics_of_batches(model, moments),
         progress_bar("batch norms", progress, data, limit) as advance,
@@ -115,6 +116,8 @@ def reestimate_batch_norm(
         if found.count:
             norm.running_mean.copy_(found.mean)
             norm.running_var.copy_(found.variance)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.fill_(number + 1)  # what a momentum of None averages over
     return model
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 import fxquant as fq
-from fxquant.errors import InputError
+from fxquant.errors import CalibrationError
 from fxquant.quant.qat.batch_norm import TrainedBatchNorm
 from fxquant.quant.qat.fake_quantize import TrainedFakeQuantize
 from tests.quant.qat_models import Picture, example, train, with_signs
@@ -134,16 +134,16 @@ def test_statistics_are_measured_again(prepared: GraphModule) -> None:
     batches = [torch.randn(SHAPE) * 3 for _ in range(4)]
     modes = [module.training for module in prepared.modules()]
     weights, before = ranges(prepared), statistics(prepared)
-    fq.qat.reestimate_batch_norms(prepared, [(b, 0) for b in batches], transform=lambda b: b[0])
+    fq.qat.reestimate_batch_norm(prepared, [(b, 0) for b in batches], transform=lambda b: b[0])
     assert same(weights, ranges(prepared))
     assert not same(before, statistics(prepared))
     assert modes == [module.training for module in prepared.modules()]
     once = statistics(prepared)
-    fq.qat.reestimate_batch_norms(prepared, batches)
+    fq.qat.reestimate_batch_norm(prepared, batches)
     assert same(once, statistics(prepared))
     assert int(prepared.get_buffer("pre.num_batches_tracked")) == 4
-    with pytest.raises(InputError, match="no data"):
-        fq.qat.reestimate_batch_norms(prepared, [])
+    with pytest.raises(CalibrationError, match="no data"):
+        fq.qat.reestimate_batch_norm(prepared, [])
 
 
 def test_a_batch_that_is_not_finite_leaves_ranges_alone(prepared: GraphModule) -> None:

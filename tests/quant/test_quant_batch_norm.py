@@ -40,13 +40,13 @@ def batches(*sizes: int) -> list[Tensor]:
 
 def test_statistics_are_those_of_all_data_whatever_the_batches() -> None:
     model, data = net(), batches(4, 1, 7)
-    before = norm(model, 1).momentum, statistics(model, 1)[2]
+    momentum = norm(model, 1).momentum
     assert reestimate_batch_norm(model, data) is model
     value = model[0](torch.cat(data)).transpose(0, 1).flatten(1)
     mean, variance, counted = statistics(model, 1)
     assert torch.allclose(mean, value.mean(1), atol=1e-5)
     assert torch.allclose(variance, value.var(1), rtol=1e-4)
-    assert (norm(model, 1).momentum, counted) == before
+    assert (norm(model, 1).momentum, counted) == (momentum, len(data))
     assert not any(module.training for module in model.modules())
 
 

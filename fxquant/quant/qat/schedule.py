@@ -12,14 +12,10 @@ or a part.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import torch
 from torch import nn
 
-from fxquant.errors import InputError
 from fxquant.quant.qat.batch_norm import TrainedBatchNorm
 from fxquant.quant.qat.fake_quantize import TrainedFakeQuantize
 
@@ -44,49 +40,6 @@ def freeze_batch_norms(model: nn.Module, on: bool = True) -> None:
     for module in model.modules():
         if isinstance(module, TrainedBatchNorm):
             module.frozen = on
-
-
-def reestimate_batch_norms(
-    model: nn.Module, data: Iterable[Any], *, transform: Callable[[Any], Any] | None = None
-) -> None:
-    """Measure the statistics of batch norms again, with everything rounded as it is now.
-
-    Args:
-        model: a prepared model; its parameters and ranges are not changed.
-        data: batches of inputs: tensors, or tuples of arguments.
-        transform: makes the inputs from a batch, e.g. drops labels.
-
-    Raises:
-        InputError: there are no data.
-    """
-    norms = [module for module in model.modules() if isinstance(module, TrainedBatchNorm)]
-    with torch.no_grad(), _measuring(model, norms):
-        count = 0
-        for batch in data:
-            inputs = batch if transform is None else transform(batch)
-            model(*(inputs if isinstance(inputs, list | tuple) else (inputs,)))
-            count += 1
-    if not count:
-        raise InputError("there are no data to measure", fix="give an iterable with a batch")
-
-
-@contextlib.contextmanager
-def _measuring(model: nn.Module, norms: list[TrainedBatchNorm]) -> Iterator[None]:
-    """Only batch norms in train mode, averaging all batches alike; everything back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    settings = [(norm.momentum, norm.frozen) for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum, norm.frozen = None, False
-        norm.train()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for norm, (momentum, frozen) in zip(norms, settings, strict=True):
-            norm.momentum, norm.frozen = momentum, frozen
 
 
 def _quantizers(model: nn.Module) -> Iterator[TrainedFakeQuantize]:
