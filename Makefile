@@ -62,6 +62,16 @@ zoo: $(VENV)/.test
 
 bench: zoo
 	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.methods
+	$(BIN)/python -m benchmarks.precisions
+	$(BIN)/python -m benchmarks.integer_precisions
+	$(BIN)/python -m benchmarks.qat_accuracy
+	$(BIN)/python -m benchmarks.qat_overhead
+	$(BIN)/python -m benchmarks.calibration
+	$(BIN)/python -m benchmarks.onnx_zoo
+	$(BIN)/python -m benchmarks.validation
+	$(BIN)/python -m benchmarks.framework_cost
+	$(BIN)/python -m benchmarks.fusion
 	$(BIN)/python -m benchmarks.speed
 
 docs: $(VENV)/.test
