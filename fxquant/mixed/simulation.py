@@ -29,7 +29,7 @@ from fxquant.ir.edit import get_attribute
 from fxquant.mixed.noise import Noise
 from fxquant.quant.arithmetic import affine_parameters, symmetric_parameters
 from fxquant.quant.batches import BatchRunner
-from fxquant.quant.bias_correction import BIAS, UNCORRECTED
+from fxquant.quant.bias_correction import BIAS, UNCORRECTED, UNROUNDED
 from fxquant.quant.constraints import annotation_of
 from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.settle import fake_quantizes, settle
@@ -261,10 +261,14 @@ class _Run:
 
         def read(source: Node) -> Any:
             value = values[source.name]
-            if value.grid is None or spec is None:
+            if value.grid is None:
                 return value.raw
+            if spec is None:
+                return self._unrounded(node, source, value).raw
             is_weight = value.grid in self.simulation.constants and value.grid.spec.symmetric
             wanted = precision.weights if is_weight and precision.weights is not None else spec
+            if wanted.dtype != value.grid.spec.dtype:
+                value = self._unrounded(node, source, value)
             return self.simulation.rounded(value, wanted, source.name)
 
         args, kwargs = map_arg((node.args, node.kwargs), read)
@@ -274,6 +278,12 @@ class _Run:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         function: Any = module if module is not None else node.target
         return function(*args, **kwargs)
+
+    def _unrounded(self, node: Node, source: Node, value: _Value) -> _Value:
+        """A weight as it was before it was rounded by its effect; any other value unchanged."""
+        if UNROUNDED not in node.meta or source is not node.all_input_nodes[1]:
+            return value
+        return replace(value, raw=get_attribute(self.root, node.meta[UNROUNDED]))
 
     def _with_own_bias(self, node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """With the bias that the layer had before it was corrected."""

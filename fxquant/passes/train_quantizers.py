@@ -99,7 +99,7 @@ def _without_correction(root: GraphModule) -> None:
     state = state_of(root)
     if isinstance(state.config, QuantConfig):
         off = replace(state.config, equalize=False, absorb_bias=False, correct_bias=False)
-        state.config = off
+        state.config = replace(off, refine_rounding=False)
 
 
 def _scale(root: GraphModule, layer: Node, node: Node, norm: _BatchNorm) -> None:

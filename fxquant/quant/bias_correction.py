@@ -51,7 +51,8 @@ def correct_bias(
     """Change biases so that channel means under quantization are those of the float graph.
 
     `calibrate` does so by itself; this is for graphs whose configuration leaves it out. A graph
-    that was corrected before is corrected anew, not twice.
+    that was corrected before is corrected anew, not twice. Layers whose weights were rounded by
+    their effect (`refine_rounding`) are left as they are: correcting them was found to harm.
 
     Args:
         prepared: a calibrated graph; its biases are replaced, the user's tensors are not touched.
@@ -163,7 +164,7 @@ def _run(
             constants.add(node.name)
             continue
         axis = channel_axis(node)
-        if axis is None:
+        if axis is None or UNROUNDED in node.meta:
             continue
         pairs = list(zip(runs, nodes, strict=True))
         means = torch.cat([_means(run.env[own], axis) for run, own in pairs])

@@ -8,10 +8,12 @@ batches. It is read once; batches need not be of the example's size (see `batche
 1. The first samples show how wide each channel is, and channels are equalized (`equalization`);
    if asked for, what lies far above 0 is absorbed (`bias_absorption`).
 2. All data pass the observers; a few samples are kept (`reservoir`).
-3. The samples kept show how far quantization shifts each channel, and biases take it back
-   (`bias_correction`).
+3. Weights of four bits are rounded by what they do to each layer's output on the samples kept
+   (`weight_rounding`).
+4. The samples kept show how far quantization shifts each channel of the other layers, and biases
+   take it back (`bias_correction`).
 
-`QuantConfig(equalize=False, correct_bias=False)` leaves 1 and 3 out.
+`QuantConfig(equalize=False, refine_rounding=False, correct_bias=False)` leaves 1, 3 and 4 out.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from fxquant.quant.settle import (
     flags,
     settle,
 )
+from fxquant.quant.spec import QuantSpec
+from fxquant.quant.weight_rounding import has_few_bits, refine_rounding_on, restore_weights
 
 Transform = Callable[[Any], Any]
 
@@ -75,17 +79,30 @@ def calibrate(
     config = state_of(prepared).config
     config = config if isinstance(config, QuantConfig) else QuantConfig()
     restore_bias(prepared)
+    restore_weights(prepared)
     batches: Iterator[Any] = islice(data if transform is None else map(transform, data), limit)
     with _observing(prepared), progress_bar("calibrating", progress, data, limit) as advance:
         if (config.equalize or config.absorb_bias) and not _any_seen(prepared):
             batches = _rewritten(prepared, batches, config)
-        kept = _observe(prepared, batches, config.correct_bias, advance)
+        refined = _refined(prepared, config.refine_rounding)
+        kept = _observe(prepared, batches, config.correct_bias or refined is not None, advance)
     settle(prepared)
     for _, module in fake_quantizes(prepared):
         module.switch(observing=False, quantizing=True)
-    if kept is not None:
-        correct_bias_on(prepared, kept)
+    if kept is None:
+        return prepared
+    if refined is not None and refine_rounding_on(prepared, list(kept.calls()), refined):
+        kept.runner = BatchRunner(prepared)  # the copies of the graph read the old weights
+    if config.correct_bias:
+        correct_bias_on(prepared, list(kept.calls()))
     return prepared
+
+
+def _refined(prepared: GraphModule, asked: bool | None) -> Callable[[QuantSpec], bool] | None:
+    """Which weights are to be rounded by their effect; None where there are none."""
+    chosen = has_few_bits if asked is None else lambda spec: bool(asked)
+    specs = [module.spec for _, module in fake_quantizes(prepared) if module.constant]
+    return chosen if any(map(chosen, specs)) else None
 
 
 def _any_seen(prepared: GraphModule) -> bool:
@@ -119,8 +136,8 @@ def _rewritten(prepared: GraphModule, batches: Iterator[Any], config: QuantConfi
 
 def _observe(
     prepared: GraphModule, batches: Iterator[Any], keep: bool, advance: Callable[[], None]
-) -> list[Call] | None:
-    """Let all batches pass the observers; returns calls of some samples, if they are wanted."""
+) -> Reservoir | None:
+    """Let all batches pass the observers; returns some of the samples, if they are wanted."""
     runner = BatchRunner(prepared)
     reservoir = Reservoir(runner) if keep else None
     marks = flags(prepared)
@@ -138,7 +155,7 @@ def _observe(
         raise CalibrationError(
             "there are no calibration data", fix="give an iterable with at least one batch"
         )
-    return None if reservoir is None else list(reservoir.calls())
+    return reservoir
 
 
 @contextlib.contextmanager

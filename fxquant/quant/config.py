@@ -148,6 +148,8 @@ class QuantConfig:
         absorb_bias: move what a ReLU never falls below into the next bias (see
             `quant.bias_absorption`); the float model may change on data unlike the first samples.
         correct_bias: take the mean error of quantization out of biases (see `bias_correction`).
+        refine_rounding: round weights by what they do to a layer's output (see `weight_rounding`);
+            None: those of four bits only.
         outputs: observer of values that the graph returns; the extremes of logits matter.
         learned: `lsq` or `lsq+`: steps that `prepare_qat` learns (see `quant.qat.learned`).
         rules: exceptions, the most specific wins.
@@ -161,6 +163,7 @@ class QuantConfig:
     equalize: bool = True
     absorb_bias: bool = False
     correct_bias: bool = True
+    refine_rounding: bool | None = None
     outputs: str | None = "minmax"
     learned: str | None = None
     rules: tuple[Rule, ...] = ()

@@ -26,6 +26,7 @@ from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.observers import Observer
 from fxquant.quant.qat.ranks import is_shared
 from fxquant.quant.settle import fake_quantizes, settle
+from fxquant.quant.weight_rounding import restore_weights
 
 State = dict[str, Tensor]
 
@@ -33,9 +34,9 @@ State = dict[str, Tensor]
 def reduce_across_ranks(prepared: GraphModule, group: Any = None) -> GraphModule:
     """Merge what the observers of all ranks have seen, and settle the scales anew.
 
-    Biases that were corrected on one rank's samples are taken back to what they were; call
-    `correct_bias` with the same samples on every rank to correct them again. Without other
-    processes nothing is done.
+    Biases that were corrected and weights whose rounding was refined on one rank's samples are
+    taken back to what they were; call `correct_bias` or `refine_rounding` with the same samples on
+    every rank to do it again. Without other processes nothing is done.
 
     Args:
         prepared: a calibrated graph, the same one on every rank.
@@ -50,6 +51,7 @@ def reduce_across_ranks(prepared: GraphModule, group: Any = None) -> GraphModule
     if not is_shared():
         return prepared
     restore_bias(prepared)
+    restore_weights(prepared)
     prepared.recompile()
     modules = _observed(prepared)
     mine = [{k: v.cpu() for k, v in m.observer.state_dict().items()} for m in modules]

@@ -22,7 +22,7 @@ from fxquant.quant.config import QuantConfig
 from tests.passes.core_graphs import Builder, pooled_convolution
 from tests.passes.quantized_graphs import prepared
 
-COARSE = QuantConfig(precision="int8w4", equalize=False, correct_bias=False)
+COARSE = QuantConfig(precision="int8w4", equalize=False, correct_bias=False, refine_rounding=False)
 """Four-bit weights, whose errors are large enough to see."""
 
 
