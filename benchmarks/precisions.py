@@ -5,7 +5,7 @@
 
 Nets and pictures come from `FXQUANT_DATA`. Every file is run by LiteRT with its default kernels on
 one thread, and simulated by the graph with the same kernels' arithmetic. With `--calibrate` the
-precisions that need no data get 64 pictures too, by which biases are corrected.
+precisions that need no data get 64 pictures too, which correct biases and refine 4-bit rounding.
 """
 
 from __future__ import annotations
