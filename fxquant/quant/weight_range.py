@@ -35,7 +35,7 @@ class LeastSquares(Observer):
 def best_magnitude(rows: Tensor, levels: int) -> Tensor:
     """The magnitude that `levels` stands for in each row, so that rounding costs least.
 
-    >>> best_magnitude(torch.tensor([[1.0, 0.5, -1.0]]), 7).tolist()
+    >>> best_magnitude(torch.tensor([[1.0, -3 / 7, 0.0]]), 7).tolist()
     [1.0]
     """
     largest = rows.abs().amax(1)

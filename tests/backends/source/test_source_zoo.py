@@ -21,6 +21,6 @@ def test_traced(name: str, tmp_path: Path) -> None:
     lowered.save(tmp_path / "model.py")
     made = fq.load_model(tmp_path / "model.py")
     with torch.no_grad():
-        assert torch.equal(made(example), model(example))
+        assert torch.equal(made(example), graph(example))
     assert fq.format_graph(fq.trace(made, (example,))) == fq.format_graph(graph)
     type(made)().load_state_dict(model.state_dict(), strict=True)
