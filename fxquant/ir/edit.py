@@ -175,6 +175,10 @@ def new_graph_like(graph_module: GraphModule) -> Graph:
     return graph
 
 
+CONTAINERS = (dict, set, list)
+"""A tuple, as `dict | set | list` would be put together again for every value."""
+
+
 def shell_copy(module: nn.Module, memo: dict[int, nn.Module] | None = None) -> nn.Module:
     """A copy of the module tree that shares every tensor with the original.
 
@@ -187,10 +191,10 @@ def shell_copy(module: nn.Module, memo: dict[int, nn.Module] | None = None) -> n
         return known
     copy = module.__class__.__new__(module.__class__)
     memo[id(module)] = copy
-    copy.__dict__ = dict(module.__dict__)
-    for name, value in module.__dict__.items():
-        if isinstance(value, dict | set | list):
-            copy.__dict__[name] = value.copy()
+    copy.__dict__ = {
+        name: value.copy() if isinstance(value, CONTAINERS) else value
+        for name, value in module.__dict__.items()
+    }
     copy.__dict__["_modules"] = {
         name: None if child is None else shell_copy(child, memo)
         for name, child in module._modules.items()

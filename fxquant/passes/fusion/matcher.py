@@ -23,11 +23,10 @@ from fxquant.passes.fusion.canonical import (
     COMMUTATIVE,
     Clamp,
     Factor,
-    is_product,
 )
 from fxquant.passes.fusion.pattern import Pattern
 from fxquant.passes.fusion.readings import Readings
-from fxquant.passes.fusion.wildcards import Hole, is_number, same_literal, same_number
+from fxquant.passes.fusion.wildcards import SEQUENCES, Hole, is_number, same_literal, same_number
 
 
 class State(NamedTuple):
@@ -113,7 +112,7 @@ class Matcher:
             yield from self._operand(wanted, found, state)
         elif isinstance(wanted, Hole):
             yield from self._hole(wanted, found, state)
-        elif isinstance(wanted, list | tuple) and isinstance(found, list | tuple):
+        elif isinstance(wanted, SEQUENCES) and isinstance(found, SEQUENCES):
             if len(wanted) == len(found):
                 yield from self._all(list(zip(wanted, found, strict=True)), state)
             else:
@@ -194,7 +193,7 @@ class Matcher:
 
     def _spellings(self, wanted: Node, found: Node, state: State) -> Iterator[State]:
         if found.op != "call_function" or self._ours.key(wanted) != self._theirs.key(found):
-            if is_product(wanted) and self._ours.product(wanted).may_be_one_value:
+            if self._ours.is_open_product(wanted):
                 yield from self._product(wanted, found, state)
         elif found not in state.used:
             yield from self._plain(wanted, found, state)
@@ -250,7 +249,7 @@ class Matcher:
 
     def _product(self, wanted: Node, found: Node, state: State) -> Iterator[State]:
         """The same factors in another order."""
-        if not is_product(wanted):
+        if not self._ours.is_product(wanted):
             return
         ours, theirs = self._ours.product(wanted), self._theirs.product(found)
         if len(ours.factors) != len(theirs.factors) or len(ours.holes) > 1:
@@ -326,7 +325,7 @@ def _size_arguments(target: OpOverload) -> frozenset[str]:
 
 
 def _are_sizes(value: Any) -> bool:
-    items = value if isinstance(value, list | tuple) else (value,)
+    items = value if isinstance(value, SEQUENCES) else (value,)
     return all(is_number(item) for item in items)
 
 

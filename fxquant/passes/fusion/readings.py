@@ -16,6 +16,7 @@ from fxquant.passes.fusion.canonical import (
     Product,
     Shift,
     clamps_of,
+    is_product,
     root_key,
     shift_of,
 )
@@ -29,13 +30,15 @@ class Readings:
         self.scalar = scalar_in(root)
         self._keys: dict[Node, object] = {}
         self._products: dict[Node, Product] = {}
+        self._are_products: dict[Node, bool] = {}
         self._shifts: dict[Node, Shift | None] = {}
         self._clamps: dict[Node, list[Clamp]] = {}
         self._arguments: dict[Node, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget everything: the graph has changed."""
-        for table in (self._keys, self._products, self._shifts, self._clamps, self._arguments):
+        tables: tuple[dict[Node, Any], ...] = (self._keys, self._products, self._are_products)
+        for table in (*tables, self._shifts, self._clamps, self._arguments):
             table.clear()
 
     def key(self, node: Node) -> object:
@@ -51,6 +54,17 @@ class Readings:
         if found is None:
             found = self._products[node] = Product(node, self.scalar)
         return found
+
+    def is_product(self, node: Node) -> bool:
+        """Whether the node multiplies, divides, or takes a power of floats."""
+        found = self._are_products.get(node)
+        if found is None:
+            found = self._are_products[node] = is_product(node)
+        return found
+
+    def is_open_product(self, node: Node) -> bool:
+        """Whether the node is a product that other nodes may stand for."""
+        return self.is_product(node) and self.product(node).may_be_one_value
 
     def shift(self, node: Node) -> Shift | None:
         """The node as a value plus a literal."""

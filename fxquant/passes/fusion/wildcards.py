@@ -90,13 +90,17 @@ class Hole:
         return f"{self.name}={self.kind.title}"
 
 
+SEQUENCES, NUMBERS = (list, tuple), (int, float)
+"""As tuples: `list | tuple` would be put together again at every question."""
+
+
 def same_literal(wanted: object, found: object) -> bool:
     """Whether two literals are the same; numbers up to rounding, True is not 1.
 
     >>> same_literal(3, 3.0), same_literal(True, 1), same_literal([1, 2], (1, 2))
     (True, False, True)
     """
-    if isinstance(wanted, list | tuple) and isinstance(found, list | tuple):
+    if isinstance(wanted, SEQUENCES) and isinstance(found, SEQUENCES):
         pairs = zip(wanted, found, strict=False)
         return len(wanted) == len(found) and all(same_literal(a, b) for a, b in pairs)
     if is_number(wanted) and is_number(found):
@@ -106,7 +110,7 @@ def same_literal(wanted: object, found: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether a value is an int or a float, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, NUMBERS) and not isinstance(value, bool)
 
 
 def same_number(wanted: float, found: float) -> bool:
