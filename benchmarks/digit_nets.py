@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from examples.digits import DigitNet, Digits, digits
+from examples.digits import DigitNet, Digits, digits, fit
 
-BATCH = 64
 EPOCHS = {"cnn": 6, "mobilenet": 15, "transformer": 40, "lstm": 40}
 
 
@@ -162,16 +161,4 @@ def trained(name: str) -> Trained:
     """One of `NETS`, trained with a fixed seed."""
     seen, unseen = digits()
     torch.manual_seed(0)
-    model = NETS[name]()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    epochs = EPOCHS[name]
-    steps = epochs * (len(seen.labels) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
-    for _ in range(epochs):
-        order = torch.randperm(len(seen.labels))
-        for rows in order[: len(order) // BATCH * BATCH].split(BATCH):
-            optimizer.zero_grad()
-            F.cross_entropy(model(seen.images[rows]), seen.labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
-    return Trained(model.eval(), seen, unseen)
+    return Trained(fit(NETS[name](), seen, EPOCHS[name]), seen, unseen)

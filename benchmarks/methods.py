@@ -24,8 +24,9 @@ from rich.table import Table
 from torch.fx import GraphModule
 
 import fxquant as fq
-from benchmarks.digit_nets import BATCH, NETS, Trained, trained
+from benchmarks.digit_nets import NETS, Trained, trained
 from benchmarks.execution import FileProgram, agreement, run_all, sqnr
+from examples.digits import BATCH
 from fxquant.backends.base import Lowered
 from fxquant.backends.tflite.interpreter import Kernels, RuntimeFailure
 from fxquant.errors import FxquantError

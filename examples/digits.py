@@ -91,8 +91,12 @@ def digits() -> tuple[Digits, Digits]:
 def train(data: Digits, epochs: int = EPOCHS) -> nn.Module:
     """The trained net, in eval mode."""
     torch.manual_seed(0)
-    model = DigitNet()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    return fit(DigitNet(), data, epochs)
+
+
+def fit(model: nn.Module, data: Digits, epochs: int) -> nn.Module:
+    """An ordinary loop of training over shuffled batches; the model itself, in eval mode."""
+    optimizer = torch.optim.AdamW(model.parameters())
     steps = epochs * (len(data.labels) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
     for _ in range(epochs):

@@ -16,17 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 import fxquant as fq
 from examples.digits import Digits as Labelled
-from examples.digits import LiteRTModel, digits, measure
+from examples.digits import LiteRTModel, digits, fit, measure
 from tests.support.data import data_dir
 
-BATCH, CALIBRATION = 64, 64
+CALIBRATION = 64
 console = Console(highlight=False)
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -85,18 +84,7 @@ def task(limit: int) -> Task:
 def train(kind: str, data: Labelled, epochs: int) -> nn.Module:
     """The trained net, in eval mode."""
     torch.manual_seed(0)
-    model = RowReader(kind, data.images.shape[2])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    steps = epochs * (len(data.labels) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
-    for _ in range(epochs):
-        order = torch.randperm(len(data.labels))
-        for rows in order[: len(order) // BATCH * BATCH].split(BATCH):
-            optimizer.zero_grad()
-            F.cross_entropy(model(data.images[rows]), data.labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
-    return model.eval()
+    return fit(RowReader(kind, data.images.shape[2]), data, epochs)
 
 
 def main(
