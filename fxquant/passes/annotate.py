@@ -88,7 +88,7 @@ class _Decisions:
 
     def __init__(self, root: GraphModule, table: ConstraintTable, config: QuantConfig) -> None:
         self.root, self.table = root, table
-        self.choices = config.choices(root)
+        self.choices, self.misfits = config.judged(root)
         for node in self.choices:
             leader = leader_of(node)
             if leader is not None:  # the two are one operator
@@ -101,7 +101,7 @@ class _Decisions:
             for node, choice in self.choices.items()
             if is_float(node) or operands_of(node)
         }
-        check_rules_are_met(self.root, self.choices, asked)
+        check_rules_are_met(self.root, self.choices, asked, self.misfits)
         free = FreePrecision(self.root, self.table, self.choices, self._alone)
         self.found = free.placed(asked)
         self._fuse()

@@ -213,11 +213,18 @@ class _Inserter:
         for operand, role in roles(node):
             if is_attribute(operand.node) and role.kind == "symmetric":
                 weights = annotation.precision.weights
-                per_channel = self.config.per_channel and weights.dtype not in self.per_tensor
+                per_channel = self._is_per_channel(annotation, weights)
                 spec = weights.along(role.axis if per_channel else None)
                 key = (str(operand.node.target), spec)
                 group = self.weights.setdefault(key, Group(spec, constant=True))
                 self._place(operand.node, group, [node])
+
+    def _is_per_channel(self, annotation: Annotation, weights: QuantSpec) -> bool:
+        """Whether weights have one scale per channel: as asked, where the kernels leave a choice."""
+        forms = None if annotation.row is None else annotation.row.weights
+        if forms is not None and annotation.precision.form in forms.per_channel:
+            return True
+        return self.config.per_channel and weights.dtype not in self.per_tensor
 
     def _is_computed(self, node: Node) -> bool:
         annotation = annotation_of(node)

@@ -13,11 +13,10 @@ an error, and so is a rule that matches nothing.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,9 @@ from fxquant.ir.source import source_of, source_text
 from fxquant.ir.state import state_of
 from fxquant.quant.close_names import close_names
 from fxquant.quant.config_listing import HEAD, listing
+from fxquant.quant.config_reading import Reader, written_fields
 from fxquant.quant.constraints import operator_name
+from fxquant.quant.rule_places import calling_line, located, yaml_lines
 from fxquant.quant.spec import Precision, QuantSpec, precision
 
 Predicate = Callable[[Node], bool]
@@ -49,6 +50,7 @@ class Rule:
         op: operator name, e.g. `softmax`, or the class of a module.
         node: glob over node names.
         callable: a predicate on the node, or the place of one as `package.module:function`.
+        place: the file and line that the rule stands in, for error messages.
     """
 
     precision: str = "float32"
@@ -56,8 +58,11 @@ class Rule:
     op: str | None = None
     node: str | None = None
     callable: Predicate | str | None = None
+    place: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.place:  # of the caller of the generated __init__
+            object.__setattr__(self, "place", calling_line(2))
         precision(self.precision)
         if not (self.module or self.op or self.node or self.callable):
             raise ConfigError(
@@ -93,9 +98,14 @@ class Rule:
         return (_literal(self.node), called, _literal(self.module), _literal(self.op))
 
     def __str__(self) -> str:
-        given = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        given = [(f.name, getattr(self, f.name)) for f in written_fields(Rule)]
         shown = [f"{name}={_shown(value)}" for name, value in given[1:] if value is not None]
         return f"{', '.join(shown)} -> {self.precision}"
+
+    @property
+    def title(self) -> str:
+        """The rule and where it stands."""
+        return located(str(self), self.place)
 
 
 def _literal(pattern: str | None) -> int:
@@ -205,11 +215,18 @@ class QuantConfig:
         Raises:
             ConfigError: rules that match nothing, or that disagree on a node; all of them.
         """
+        found, problems = self.judged(graph_module)
+        if problems:
+            raise ConfigError("the rules do not fit the model", problems=problems)
+        return found
+
+    def judged(self, graph_module: GraphModule) -> tuple[dict[Node, Choice], list[Problem]]:
+        """The choices, and what is wrong with the rules: those that match nothing or disagree."""
         nodes = [n for n in graph_module.graph.nodes if n.op in {"call_function", "call_module"}]
         rules = [*self.rules, *_float_rules(self.keep_float, nodes, graph_module)]
         matches = {node: [r for r in rules if r.matches(node, graph_module)] for node in nodes}
-        self._check(rules, matches, graph_module)
-        return {node: self._choice(found) for node, found in matches.items()}
+        problems = self._problems(rules, matches, graph_module)
+        return {node: self._choice(found) for node, found in matches.items()}, problems
 
     def choice(self, node: Node, root: GraphModule) -> Choice:
         """The precision that the rules give to one node; rules are not checked."""
@@ -222,21 +239,22 @@ class QuantConfig:
         best = max(matching, key=lambda rule: rule.rank)
         return Choice(self.resolved(best.precision), str(best), best)
 
-    def _check(
+    def _problems(
         self, rules: Iterable[Rule], matches: Mapping[Node, list[Rule]], root: GraphModule
-    ) -> None:
+    ) -> list[Problem]:
         used = {id(rule) for found in matches.values() for rule in found}
         idle = [rule for rule in rules if id(rule) not in used]
         problems = [
-            Problem(f"rule {r}: matches no node", fix=close_names(r, matches, root)) for r in idle
+            Problem(f"rule {r.title}: matches no node", fix=close_names(r, matches, root))
+            for r in idle
         ]
         for node, found in matches.items():
             top = [r for r in found if r.rank == max(r.rank for r in found)]
             if len({r.precision for r in top}) > 1:
-                what = f"rules {' and '.join(map(str, top))}: equally specific, but disagree"
+                titles = " and ".join(rule.title for rule in top)
+                what = f"rules {titles}: equally specific, but disagree"
                 problems.append(Problem(what, format_node(node), source_text(node)))
-        if problems:
-            raise ConfigError("the rules do not fit the model", problems=problems)
+        return problems
 
     def explain(self, graph_module: GraphModule) -> dict[str, str]:
         """Which rule chose each node's precision, by node name."""
@@ -271,25 +289,27 @@ class QuantConfig:
         except yaml.YAMLError as error:
             raise ConfigError(f"the configuration is not YAML: {error}") from error
         nodes = data.pop("nodes", None) if isinstance(data, dict) else None
-        config: QuantConfig = _build(QuantConfig, data or {}, "the configuration")
-        return config if nodes is None else replace(config, rules=(*config.rules, *_listed(nodes)))
-
-
-def _listed(nodes: Any) -> Iterator[Rule]:
-    """The rules of a listing: node name -> precision."""
-    if not isinstance(nodes, Mapping):
-        raise ConfigError(f"nodes must be names and precisions, got {type(nodes).__name__}")
-    for name, wanted in nodes.items():
-        yield Rule(str(wanted), node=str(name))
+        lines = yaml_lines(text, source.name if isinstance(source, Path) else "YAML")
+        reader = Reader(lines, Rule, NESTED)
+        config = reader.read(QuantConfig, data or {}, "the configuration", ())
+        listed = [] if nodes is None else reader.listed(nodes)
+        reader.check()
+        assert isinstance(config, QuantConfig)
+        return replace(config, rules=(*config.rules, *listed))
 
 
 def _float_rules(names: Iterable[str], nodes: list[Node], root: GraphModule) -> list[Rule]:
     """Each name of `keep_float` as the rule that it means: an operator, a node or a module."""
     rules: list[Rule] = []
     for name in names:
-        meant = (Rule(op=name), Rule(node=name), Rule(module=name))
+        place = f"keep_float={name!r}"
+        meant = (
+            Rule(op=name, place=place),
+            Rule(node=name, place=place),
+            Rule(module=name, place=place),
+        )
         found = [r for r in meant if any(r.matches(node, root) for node in nodes)]
-        rules.extend(found or [Rule(module=name)])
+        rules.extend(found or meant[-1:])
     return rules
 
 
@@ -298,7 +318,7 @@ NESTED: dict[str, type] = {"activations": QuantSpec, "weights": QuantSpec}
 
 def _plain(item: Any) -> dict[str, Any]:
     """A dataclass as the plain data that YAML holds."""
-    pairs = [(f, getattr(item, f.name)) for f in fields(item)]
+    pairs = [(f, getattr(item, f.name)) for f in written_fields(type(item))]
     given = {f.name: value for f, value in pairs if value != f.default}
     for name, value in given.items():
         if name == "rules":
@@ -317,35 +337,3 @@ def _plain_rule(rule: Rule) -> dict[str, Any]:
             fix="name it as package.module:function",
         )
     return {**_plain(rule), "precision": rule.precision}
-
-
-def _build(kind: type[Any], data: Any, where: str) -> Any:
-    """A dataclass from the plain data of YAML, unknown keys refused."""
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where} must be keys and values, got {type(data).__name__}")
-    known = [f.name for f in fields(kind)]
-    problems = [_unknown(key, known, where) for key in data if key not in known]
-    if problems:
-        raise ConfigError(f"{where} has keys that mean nothing", problems=problems)
-    given = {key: _value(key, value, where) for key, value in data.items()}
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{where} cannot be read: {error}") from error
-
-
-def _unknown(key: object, known: list[str], where: str) -> Problem:
-    close = difflib.get_close_matches(str(key), known, n=1)
-    fix = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
-    return Problem(f"{key!r} in {where}", fix=fix)
-
-
-def _value(key: str, value: Any, where: str) -> Any:
-    if key == "rules":
-        items = value if isinstance(value, list) else [value]
-        return tuple(_build(Rule, item, f"rule {n} of {where}") for n, item in enumerate(items, 1))
-    if key in NESTED and value is not None:
-        return _build(NESTED[key], value, f"{key} of {where}")
-    if key == "keep_float":
-        return tuple([value] if isinstance(value, str) else value)
-    return tuple(value) if isinstance(value, list) else value

@@ -109,6 +109,7 @@ class WeightForms:
         stored: turned to float before a float operator.
         reasons: why a form or a dtype is missing, by `dynamic`, `dynamic int4`, …
         dims: along which dimensions of a node's input a dynamic grid holds; None for the usual.
+        per_channel: the forms whose kernels read one scale per channel, never one for all.
     """
 
     static: tuple[str, ...] = ()
@@ -116,6 +117,7 @@ class WeightForms:
     stored: tuple[str, ...] = ()
     reasons: tuple[tuple[str, str], ...] = ()
     dims: Callable[[Node], tuple[int, ...]] | None = None
+    per_channel: tuple[str, ...] = ()
 
     def problem(self, precision: Precision) -> str | None:
         """Why weights of a precision are impossible; None if they are possible."""

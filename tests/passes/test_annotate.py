@@ -228,10 +228,34 @@ def test_a_rule_that_is_met_nowhere_is_an_error() -> None:
             b, b("exp", b("mul.Tensor", b("add.Tensor", x, x), x)), config=QuantConfig(rules=rules)
         )
     text = str(error.value)
-    assert "rule op=mul -> int16x8: toy has no int16x8 kernel for aten.mul" in text
+    places = [f"({rule.place})" for rule in rules]
+    assert all("(test_annotate.py:" in place for place in places)
+    assert f"rule op=mul -> int16x8 {places[0]}: toy has no int16x8 kernel for aten.mul" in text
     assert "%mul = mul(%add, %x) : f32[1,3,4,4]" in text
-    assert "rule node=exp* -> int8: EXP is too steep for 8 bits" in text
+    assert f"rule node=exp* -> int8 {places[1]}: EXP is too steep for 8 bits" in text
     assert "op=add" not in text
+
+
+def test_what_model_and_target_refuse_is_told_at_once() -> None:
+    b = Builder()
+    x = image(b)
+    rules = (
+        Rule("int16x8", op="mul"),
+        Rule("int8", op="gelu"),
+        Rule("int8", op="add"),
+        Rule(op="add"),
+    )
+    with pytest.raises(ConfigError) as error:
+        decisions(b, b("mul.Tensor", b("add.Tensor", x, x), x), config=QuantConfig(rules=rules))
+    text = str(error.value)
+    first = "the rules do not fit the model, and some rules ask for precisions that the target does"
+    assert text.startswith(first)
+    for line in (
+        f"rule op=gelu -> int8 ({rules[1].place}): matches no node",
+        f"rules op=add -> int8 ({rules[2].place}) and op=add -> float32 ({rules[3].place}): equally",
+        f"rule op=mul -> int16x8 ({rules[0].place}): toy has no int16x8 kernel for aten.mul",
+    ):
+        assert line in text
 
 
 def test_a_rule_that_is_met_in_part_reports_the_rest() -> None:

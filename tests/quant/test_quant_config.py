@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,8 +90,9 @@ def test_a_rule_that_matches_nothing_names_what_is_spelled_like_it() -> None:
     rules = (Rule(node="conv_2"), Rule(module="feature.0"), Rule(op="rleu"), Rule(op="gelu_x"))
     with pytest.raises(ConfigError) as error:
         QuantConfig(rules=rules).choices(two_layers())
-    lines = str(error.value).splitlines()
-    assert "  rule node=conv_2 -> float32: matches no node" in lines
+    lines = [re.sub(r"py:\d+", "py:1", line) for line in str(error.value).splitlines()]
+    place = "(test_quant_config.py:1)"
+    assert f"  rule node=conv_2 -> float32 {place}: matches no node" in lines
     assert "    fix    did you mean node=conv_1 or node=conv?" in lines
     assert (
         "    fix    did you mean module=features.0 or module=features.1 or module=features?"
@@ -103,6 +106,52 @@ def test_equally_specific_rules_that_disagree_are_an_error() -> None:
     with pytest.raises(ConfigError, match="equally specific, but disagree") as error:
         config.choices(two_layers())
     assert "%relu = relu(%conv)" in str(error.value)
+
+
+def test_every_rule_is_told_with_its_line() -> None:
+    text = """
+        keep_float: [nope]
+        rules:
+          - {op: gelu, precision: int8}
+          - op: relu
+            precision: int8
+          - {op: relu, precision: float32}
+    """
+    config = QuantConfig.from_yaml(text)
+    mine = Rule("int8", op="silu")
+    with pytest.raises(ConfigError) as error:
+        replace(config, rules=(*config.rules, mine)).choices(two_layers())
+    here = mine.place.rpartition(":")[0]
+    assert here == "test_quant_config.py"
+    for line in (
+        "rule op=gelu -> int8 (YAML:4): matches no node",
+        f"rule op=silu -> int8 ({mine.place}): matches no node",
+        "rule module=nope -> float32 (keep_float='nope'): matches no node",
+        "rules op=relu -> int8 (YAML:5) and op=relu -> float32 (YAML:7): equally specific, but",
+    ):
+        assert line in str(error.value)
+
+
+def test_all_that_cannot_be_read_is_told_with_its_line() -> None:
+    text = """
+        per_chanel: true
+        rules:
+          - {op: conv2d, precision: int7}
+          - {precision: int8}
+          - {opp: add}
+        nodes: {conv: int9}
+    """
+    with pytest.raises(ConfigError) as error:
+        QuantConfig.from_yaml(text)
+    for line in (
+        "'per_chanel' in the configuration means nothing (YAML:2)",
+        "fix    did you mean per_channel?",
+        "rule 1 of the configuration: there is no precision 'int7' (YAML:4)",
+        "rule 2 of the configuration: the rule  -> int8 has no condition (YAML:5)",
+        "'opp' in rule 3 of the configuration means nothing (YAML:6)",
+        "node conv: there is no precision 'int9' (YAML:7)",
+    ):
+        assert line in str(error.value)
 
 
 def test_explain_says_which_rule_chose() -> None:

@@ -95,12 +95,20 @@ def test_a_prepared_graph_is_written_as_it_is(path: Path) -> None:
     assert precisions(config) == precisions(fq.QuantConfig("int16x8"))
 
 
+def line_of(path: Path, start: str) -> int:
+    """The number of the line that begins so."""
+    lines = path.read_text().splitlines()
+    return next(n for n, line in enumerate(lines, 1) if line.startswith(start))
+
+
 def test_a_node_that_is_no_longer_there(path: Path) -> None:
     written(path)
     path.write_text(path.read_text().replace("  conv: int8", "  conv_1: int8"))
     with pytest.raises(ConfigError) as error:
         precisions(fq.QuantConfig.from_yaml(path))
-    assert "rule node=conv_1 -> int8: matches no node" in str(error.value)
+    line = line_of(path, "  conv_1: int8")
+    message = f"rule node=conv_1 -> int8 ({path.name}:{line}): matches no node"
+    assert message in str(error.value)
     assert "did you mean node=conv?" in str(error.value)
 
 
@@ -109,7 +117,9 @@ def test_a_precision_that_the_target_lacks(path: Path) -> None:
     path.write_text(path.read_text().replace("erf: float32", "erf: int8"))
     with pytest.raises(ConfigError) as error:
         precisions(fq.QuantConfig.from_yaml(path))
-    assert "rule node=erf -> int8: tflite has no int8 kernel for aten.erf" in str(error.value)
+    line = line_of(path, "  erf: int8")
+    rule = f"rule node=erf -> int8 ({path.name}:{line})"
+    assert f"{rule}: tflite has no int8 kernel for aten.erf" in str(error.value)
     assert "torch.erf(x) * 2.0" in str(error.value)
 
 

@@ -42,11 +42,13 @@ from .weight_forms import (
     CONVOLVED,
     DENSE,
     DEPTHWISE,
+    GROUPED,
     TABLES,
     TRANSPOSED,
     VOLUMES,
     is_constant_matrix,
     is_depthwise,
+    is_grouped,
 )
 
 CLAMPS = ((0.0, INFINITY), (0.0, 6.0), (-1.0, 1.0), (0.0, 1.0))
@@ -139,10 +141,12 @@ NO_ALPHA = _must_be("alpha", 1, "ADD and SUB have no factor")
 CONVOLUTIONS: Mapping[str, Row | tuple[Row, ...]] = {
     "conv1d": (
         _convolution(0, weights=DEPTHWISE, when=is_depthwise),
+        _convolution(0, weights=GROUPED, when=is_grouped),
         _convolution(0, weights=CONVOLVED),
     ),
     "conv2d": (
         _convolution(0, weights=DEPTHWISE, when=is_depthwise),
+        _convolution(0, weights=GROUPED, when=is_grouped),
         _convolution(0, weights=CONVOLVED),
     ),
     "conv_transpose1d": _convolution(1, NO_GROUPS, weights=TRANSPOSED),

@@ -9,6 +9,7 @@ What is missing here computes wrongly, is rejected, or is slower than float.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from torch.fx import Node
@@ -35,6 +36,8 @@ INTEGERS = ("int8", "uint8", "int4")
 
 DENSE = WeightForms(static=INTEGERS, dynamic=("int8", "int4"), stored=STORED)
 CONVOLVED = WeightForms(static=INTEGERS, dynamic=("int8", "int4"), stored=STORED, dims=_grid_dims)
+GROUPED = replace(CONVOLVED, per_channel=("dynamic",))
+"""With groups, only XNNPACK is right with one scale a tensor: the builtin kernels are not."""
 BATCHED = WeightForms(
     static=("int8", "uint8"),
     stored=STORED,
@@ -72,6 +75,11 @@ def is_depthwise(node: Node) -> bool:
     named = named_arguments(node)
     channels = named["input"].meta["val"].shape[1 - named["weight"].meta["val"].dim()]
     return bool(named["groups"] > 1 and named["groups"] == channels)
+
+
+def is_grouped(node: Node) -> bool:
+    """Whether a convolution has groups."""
+    return bool(named_arguments(node)["groups"] > 1)
 
 
 def is_constant_matrix(name: str) -> Condition:

@@ -265,3 +265,24 @@ def test_forms_of_layers(name: str, precision: str) -> None:
         found = executed(program, x, kernels)
         assert distance(fq.simulate(program, kernels)(x), found) < 2e-6
     assert distance(core(x), model(x)) < (0.35 if precision == "dynamic4" else 0.03)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("precision", ["dynamic", "dynamic4", *FLOAT[:2]])
+@torch.no_grad()
+def test_one_scale_a_tensor_where_all_kernels_are_right_with_it(
+    precision: str, kernels: Kernels
+) -> None:
+    """Builtin hybrid kernels with groups are wrong with one scale: those keep one per channel."""
+    config = QuantConfig(precision, per_channel=False)
+    core = fq.quantize_dynamic(Layers().eval(), (IMAGE,), config)
+    spread = [
+        node.name
+        for node in core.graph.nodes
+        if "fake_quantize_per_channel_affine" in str(node.target)
+    ]
+    assert spread == (["grouped_weight_q"] if precision.startswith("dynamic") else [])
+    program = fq.lower(core, "tflite")
+    found = executed(program, IMAGE, kernels)
+    assert distance(fq.simulate(program, kernels)(IMAGE), found) < 2e-6
+    assert distance(found, Layers().eval()(IMAGE)) < (0.05 if "4" not in precision else 0.4)
