@@ -220,7 +220,7 @@ class _Inserter:
                 self._place(operand.node, group, [node])
 
     def _is_per_channel(self, annotation: Annotation, weights: QuantSpec) -> bool:
-        """Whether weights have one scale per channel: as asked, where the kernels leave a choice."""
+        """Whether weights have one scale per channel: as asked, where kernels leave the choice."""
         forms = None if annotation.row is None else annotation.row.weights
         if forms is not None and annotation.precision.form in forms.per_channel:
             return True

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
-from functools import partial
 from typing import Any
 
 from fxquant.errors import ConfigError, Problem
@@ -66,13 +65,15 @@ class Reader:
             what = f"nodes must be names and precisions, got {type(nodes).__name__}"
             self._refused(what, ("nodes",))
             return []
-        found: list[Any] = []
-        for name, wanted in nodes.items():
-            key = ("nodes", str(name))
-            make = partial(self.rule, str(wanted), node=str(name), place=self.lines.get(key, ""))
-            rule = self._built(make, f"node {name}", key)
-            found.extend([] if rule is None else [rule])
-        return found
+        rules = [self._for_node(str(name), str(wanted)) for name, wanted in nodes.items()]
+        return [rule for rule in rules if rule is not None]
+
+    def _for_node(self, name: str, wanted: str) -> Any:
+        key = ("nodes", name)
+        place = self.lines.get(key, "")
+        return self._built(
+            lambda: self.rule(precision=wanted, node=name, place=place), f"node {name}", key
+        )
 
     def _built(self, make: Callable[[], Any], where: str, key: Key) -> Any:
         try:

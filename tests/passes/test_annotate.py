@@ -252,7 +252,7 @@ def test_what_model_and_target_refuse_is_told_at_once() -> None:
     assert text.startswith(first)
     for line in (
         f"rule op=gelu -> int8 ({rules[1].place}): matches no node",
-        f"rules op=add -> int8 ({rules[2].place}) and op=add -> float32 ({rules[3].place}): equally",
+        f"rules op=add -> int8 ({rules[2].place}) and op=add -> float32 ({rules[3].place}): eq",
         f"rule op=mul -> int16x8 ({rules[0].place}): toy has no int16x8 kernel for aten.mul",
     ):
         assert line in text
