@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -67,12 +68,11 @@ def get_attribute(root: nn.Module, target: str) -> Any:
     Raises:
         InvalidGraph: the path leads nowhere.
     """
-    value: Any = root
-    for part in target.split("."):
-        if not hasattr(value, part):
-            raise InvalidGraph(f"the graph reads @{target}, which the module does not have")
-        value = getattr(value, part)
-    return value
+    try:
+        return attrgetter(target)(root)
+    except AttributeError as error:
+        what = f"the graph reads @{target}, which the module does not have"
+        raise InvalidGraph(what) from error
 
 
 def tensor_at(root: nn.Module, node: Node) -> torch.Tensor:

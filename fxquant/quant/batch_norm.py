@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fxquant.errors import CalibrationError, InputError
 from fxquant.ir.edit import add_module, copy_graph_module, inherit
 from fxquant.ir.state import state_of
+from fxquant.ir.stepping import Stepper
 from fxquant.ir.views import convolution
 from fxquant.quant.batches import BatchRunner
 from fxquant.quant.progress import progress_bar
@@ -218,7 +219,7 @@ def _is_bare(root: GraphModule, node: Node) -> bool:
     return not any(isinstance(root.get_submodule(str(u.target)), _BatchNorm) for u in followers)
 
 
-class _Collector(Interpreter):
+class _Collector(Stepper):
     def __init__(self, graph: GraphModule, moments: dict[str, Moments]) -> None:
         super().__init__(graph)
         self.moments = moments

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from fxquant.errors import CalibrationError
 from fxquant.ir.aten import named_arguments
 from fxquant.ir.edit import add_parameter, get_attribute, is_attribute, read_attribute, tensor_at
+from fxquant.ir.stepping import Stepper
 from fxquant.ir.views import convolution
 from fxquant.quant.batches import BatchRunner, Call
 from fxquant.quant.constraints import annotation_of
@@ -84,7 +85,7 @@ def correct_bias_on(prepared: GraphModule, calls: Sequence[Call]) -> None:
     """
     with torch.no_grad():
         with _as_float(prepared):
-            wanted = _run(calls, lambda node, means: None, exact=True)
+            wanted = _float_means(calls)
         shifts: dict[str, Tensor] = {}
 
         def shift_to_wanted(node: Node, means: Tensor) -> Tensor:
@@ -139,6 +140,12 @@ def _as_float(prepared: GraphModule) -> Iterator[None]:
             module.quantizing = True
 
 
+def _float_means(calls: Sequence[Call]) -> dict[str, Tensor]:
+    """The channel means before quantization; one call after the other, which the cache likes."""
+    parts = [_run([call], lambda node, means: None, exact=True) for call in calls]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def _run(
     calls: Sequence[Call], shift: Callable[[Node, Tensor], Tensor | None], exact: bool = False
 ) -> dict[str, Tensor]:
@@ -184,7 +191,7 @@ def _is_constant(node: Node, constants: set[str]) -> bool:
     return bool(sources) and all(source.name in constants for source in sources)
 
 
-class Run(Interpreter):
+class Run(Stepper):
     """One call that is carried out a node at a time; values are dropped after their last use."""
 
     def __init__(self, graph_module: GraphModule, inputs: tuple[Tensor, ...]) -> None:

@@ -43,37 +43,61 @@ def least_divergence(histogram: Histogram, low: Tensor, high: Tensor, levels: in
     counts[HALF] = 0
     width = float(histogram.width)
     least, most = min(float(low), 0.0), max(float(high), 0.0)
-    whole = Range(low, high)
     # A range of fewer bins than integers is kept exactly: it says nothing of rounding.
     start = levels * width / 2 if least < 0 < most else levels * width
     reach = max(-least, most)
     if not counts.any() or start >= reach:
-        return whole
-    best, found = float("inf"), whole
-    for limit in torch.linspace(reach, start, TRIES, dtype=torch.float64).tolist():
-        first = max(0, HALF + round(max(least, -limit) / width))
-        last = min(BINS, HALF + round(min(most, limit) / width))
-        divergence = _divergence(counts, first, last, levels)
-        if divergence < best:
-            best = divergence
-            ends = torch.tensor([max(float(low), -limit), min(float(high), limit)])
-            found = Range(*ends.to(low).unbind())
-    return found
+        return Range(low, high)
+    limits = torch.linspace(reach, start, TRIES, dtype=torch.float64)
+    first = (HALF + (limits.neg().clamp(min=least) / width).round().to(torch.int64)).clamp(min=0)
+    last = (HALF + (limits.clamp(max=most) / width).round().to(torch.int64)).clamp(max=BINS)
+    best = int(divergences(counts, first, last, levels).argmin())
+    if best == 0:
+        return Range(low, high)
+    limit = float(limits[best])
+    ends = torch.tensor([max(float(low), -limit), min(float(high), limit)])
+    return Range(*ends.to(low).unbind())
 
 
-def _divergence(counts: Tensor, first: int, last: int, levels: int) -> float:
-    """The divergence of the quantized bins `first` to `last` from the data."""
-    inside = counts[first:last]
-    wanted = inside.clone()
-    wanted[0] += counts[:first].sum()
-    wanted[-1] += counts[last:].sum()
-    size = inside.numel()
-    level = torch.arange(size) * min(levels, size) // size
-    sums = torch.zeros(min(levels, size), dtype=torch.float64)
-    occupied = (inside > 0).double()
-    total = sums.index_add(0, level, inside)
-    number = sums.index_add(0, level, occupied).clamp(min=1)
-    kept = occupied * (total / number)[level]
-    p = wanted / wanted.sum()
-    q = (1 - SMOOTH) * kept / kept.sum().clamp(min=1) + SMOOTH / size
-    return float(torch.special.xlogy(p, p / q).sum())
+def divergences(counts: Tensor, first: Tensor, last: Tensor, levels: int) -> Tensor:
+    """How far the quantized distribution is from the data's, for each range of bins.
+
+    All occupied bins of an integer have one Q, so sums over bins are differences of running sums
+    at the integers' borders.
+
+    Args:
+        counts: of all bins, float64 [bins].
+        first, last: the bins `first` to `last - 1` are in the range, int64 [ranges].
+        levels: how many integers there are.
+
+    Returns:
+        Kullback-Leibler divergences in nats, float64 [ranges].
+    """
+    size = (last - first)[:, None]
+    used = size.clamp(max=levels)
+    level = torch.arange(levels + 1)
+    borders = first[:, None] + (torch.minimum(level, used) * size + used - 1) // used
+    mass, occupied, information = (
+        _running(part) for part in (counts, (counts > 0).double(), torch.xlogy(counts, counts))
+    )
+    total, number = mass[borders].diff(dim=1), occupied[borders].diff(dim=1)
+    inside = total.sum(1, keepdim=True)
+    flat = SMOOTH / size
+    q = (1 - SMOOTH) * total / number.clamp(min=1) / inside.clamp(min=1) + flat
+    crossed = torch.xlogy(total, q).sum(1)
+    own = information[last] - information[first]
+    whole = counts.sum()
+    # What lies outside is added to the bins at the ends.
+    ends = ((first, mass[first], 0), (last - 1, whole - mass[last], used[:, 0] - 1))
+    for place, outside, at in ends:
+        there = counts[place]
+        at = torch.as_tensor(at).expand(len(size))[:, None]
+        kept = torch.where(there > 0, q.gather(1, at)[:, 0], flat[:, 0])
+        own = own + torch.xlogy(there + outside, there + outside) - torch.xlogy(there, there)
+        crossed = crossed + torch.xlogy(outside, kept)
+    return (own - crossed) / whole - whole.log()
+
+
+def _running(values: Tensor) -> Tensor:
+    """Sums of all values before each place."""
+    return torch.nn.functional.pad(values.cumsum(0), (1, 0))

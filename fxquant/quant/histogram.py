@@ -14,11 +14,11 @@ from torch import Tensor
 
 BINS = 4096
 HALF = BINS // 2
-SAMPLES, SAMPLES_OF_ONE = 1 << 17, 1 << 15
+SAMPLES, SAMPLES_OF_ONE = 1 << 17, 1 << 14
 """Most values counted of a batch, and of one sample. Of more, every n-th is counted, n times; the
 extremes are exact all the same."""
 
-PENDING = 1 << 17
+PENDING = 1 << 16
 """Values of several batches that are counted at once."""
 
 CHUNK = 1 << 16

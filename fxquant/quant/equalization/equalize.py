@@ -138,8 +138,8 @@ def _stored(tied: Tied, node: Node, statistics: Statistics) -> Stored:
 def _reader(root: GraphModule, node: Node, number: Tensor, found: Statistics, noise: int) -> Reader:
     weight = by_group(weight_of(root, node), node)
     taps = weight.shape[3]
-    squares, largest = weight.square().sum(3), weight.abs().amax(3)
-    squares, largest = squares.cpu().double(), largest.cpu().double()
+    squares = weight.double().square().sum((1, 3))[:, None].cpu()
+    largest = weight.abs().amax(3).cpu().double()
     return Reader(number, found.power, squares, largest, taps, noise)
 
 

@@ -38,8 +38,8 @@ class Reader(NamedTuple):
     Attributes:
         factor: factor number per input channel.
         power: mean square per input channel.
-        squares: sum of squared weights, [rows, channels per group] for each group.
-        largest: largest magnitude of weights, likewise.
+        squares: sum of squared weights of each channel, [groups, 1, channels per group].
+        largest: largest magnitude of weights, [groups, rows, channels per group].
         taps: weights per row and channel.
         noise: how many of the component's stored values come before, whose noise it reads.
     """
@@ -105,10 +105,11 @@ def _step(value: Stored, factors: Tensor) -> float:
 
 
 def _noise(reader: Reader, factors: Tensor, variance: float) -> float:
-    own = factors[reader.factor].view(reader.squares.shape[0], 1, -1)
+    own = factors[reader.factor].view_as(reader.squares)
     power = reader.power.view_as(own)
     values = variance * (reader.squares / own**2).sum()
-    step = (reader.largest / own).amax(2, keepdim=True) / 127
-    weights = (step**2 / 12 * (own**2 * power)).sum() * reader.taps
+    step = (reader.largest / own).amax(2) / 127
+    signals = (own**2 * power).sum((1, 2))
+    weights = ((step**2 / 12).sum(1) * signals).sum() * reader.taps
     signal = (reader.squares * power).sum()
     return float((values + weights) / signal) if signal > 0 else 0.0

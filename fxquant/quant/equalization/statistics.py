@@ -3,44 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
+from fxquant.ir.stepping import Stepper
 from fxquant.quant.batches import Call
 
 
-@dataclass
 class Statistics:
-    """Per channel, float64.
+    """What is known of the channels of one value.
 
-    Attributes:
+    Args:
         axis: where the channels are.
-        low, high: the extremes.
-        powers: the sum over samples of a sample's mean square.
-        samples: how many there were.
     """
 
-    axis: int
-    low: Tensor = field(default_factory=lambda: torch.tensor(torch.inf).double())
-    high: Tensor = field(default_factory=lambda: torch.tensor(-torch.inf).double())
-    powers: Tensor = field(default_factory=lambda: torch.tensor(0.0).double())
-    samples: int = 0
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+        self.samples = 0
+        self._low = torch.tensor(torch.inf)
+        self._high = torch.tensor(-torch.inf)
+        self._powers = torch.tensor(0.0).double()
 
     def add(self, value: Tensor) -> None:
         """Take a batch in; dimension 0 counts samples, where it is not the channels."""
         batch = value.unsqueeze(0) if self.axis == 0 else value
         rows = batch.movedim(self.axis or 1, 1).flatten(2) if batch.dim() > 2 else batch[..., None]
         # amin and amax are vectorized, aminmax along a dimension is not.
-        low, high = (part.cpu().double() for part in (rows.amin(2), rows.amax(2)))
-        self.low = torch.minimum(self.low, low.amin(0))
-        self.high = torch.maximum(self.high, high.amax(0))
-        lengths = torch.linalg.vector_norm(rows, dim=2).cpu().double()
-        self.powers = self.powers + lengths.square().sum(0) / rows.shape[2]
+        self._low = torch.minimum(self._low.to(rows.device), rows.amin((0, 2)))
+        self._high = torch.maximum(self._high.to(rows.device), rows.amax((0, 2)))
+        lengths = torch.linalg.vector_norm(rows, dim=2).double()
+        self._powers = self._powers.to(rows.device) + lengths.square_().sum(0) / rows.shape[2]
         self.samples += batch.shape[0]
+
+    @property
+    def low(self) -> Tensor:
+        """The least value of each channel, float64 on the host."""
+        return self._low.cpu().double()
+
+    @property
+    def high(self) -> Tensor:
+        """The largest value of each channel, float64 on the host."""
+        return self._high.cpu().double()
 
     @property
     def reach(self) -> tuple[Tensor, Tensor]:
@@ -49,8 +55,8 @@ class Statistics:
 
     @property
     def power(self) -> Tensor:
-        """The mean square."""
-        return self.powers / self.samples
+        """The mean over samples of each channel's mean square, float64 on the host."""
+        return self._powers.cpu() / self.samples
 
     @property
     def finite(self) -> bool:
@@ -69,7 +75,7 @@ def collect(calls: Iterable[Call], axes: Mapping[Node, int]) -> dict[Node, Stati
     return {node: found[node.name] for node in axes}
 
 
-class _Collector(Interpreter):
+class _Collector(Stepper):
     def __init__(self, graph: GraphModule, found: Mapping[str, Statistics]) -> None:
         super().__init__(graph)
         self.found = found

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from fxquant.ir.edit import get_attribute
+from fxquant.ir.stepping import Stepper
 from fxquant.quant.bias_correction import BIAS, UNCORRECTED, UNROUNDED
 from fxquant.quant.error_report.roles import Part, Roles
 
@@ -66,7 +67,7 @@ class Walk:
 
     def __init__(self, graph: GraphModule, roles: Roles, constants: Constants, sink: Sink) -> None:
         self.graph, self.roles, self.constants, self.sink = graph, roles, constants, sink
-        self.engine = Interpreter(graph)
+        self.engine = Stepper(graph)
         self.exact: Values = {}
         self.rounded: Values = {}
         self.alone: Values = {}
