@@ -30,7 +30,7 @@ from fxquant.errors import FxquantError
 from fxquant.explanation import explain
 from fxquant.ir.printer import format_graph
 from fxquant.mixed.auto import auto_mixed_precision
-from fxquant.mixed.budget import Budget
+from fxquant.mixed.budget import Budget, BudgetError
 from fxquant.mixed.sensitivity import sensitivity
 from fxquant.passes.base import Pass, PassResult
 from fxquant.passes.fusion.explanation import explain_match
@@ -62,6 +62,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "Backend",
     "Budget",
+    "BudgetError",
     "FxquantError",
     "Instrument",
     "LowerOptions",

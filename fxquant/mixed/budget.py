@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -19,6 +19,16 @@ from fxquant.errors import ConfigError
 
 Metric = Callable[[nn.Module], float]
 Spared = Literal["latency", "size"]
+
+
+class BudgetError(ConfigError):
+    """No choice of precisions that was tried keeps the budget.
+
+    Attributes:
+        best: the choice that comes nearest, as `auto_mixed_precision` would have returned it.
+    """
+
+    best: Any = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class Budget:
         least: the least value of the metric.
         size: most bytes of weights and biases.
         latency: most milliseconds by the target's cost table, a proxy.
-        spare: what to spend least of for accuracy: `latency` or `size`.
+        spare: what to spend least of for accuracy: `latency` or `size`; None: what is limited, and
+            latency where nothing or both are.
     """
 
     sqnr: float | None = None
@@ -39,7 +50,7 @@ class Budget:
     least: float | None = None
     size: int | None = None
     latency: float | None = None
-    spare: Spared = "latency"
+    spare: Spared | None = None
 
     def __post_init__(self) -> None:
         if (self.metric is None) != (self.least is None):
@@ -52,8 +63,14 @@ class Budget:
                 "the budget demands nothing",
                 fix="give sqnr=, metric= with least=, size= or latency=",
             )
-        if self.spare not in ("latency", "size"):
+        if self.spare not in (None, "latency", "size"):
             raise ConfigError(f"spare={self.spare!r} is not known", fix="use latency or size")
+
+    @property
+    def spared(self) -> Spared:
+        """What to spend least of."""
+        only_size = self.size is not None and self.latency is None
+        return self.spare or ("size" if only_size else "latency")
 
     @property
     def demands_accuracy(self) -> bool:
@@ -69,3 +86,20 @@ class Budget:
         """Whether size and time are within the limits."""
         small = self.size is None or size <= self.size
         return small and (self.latency is None or latency <= self.latency)
+
+    def shortfalls(self, sqnr: float, metric: float | None, size: int, latency: float) -> list[str]:
+        """What is not kept, each with what was asked and what is.
+
+        >>> Budget(sqnr=40, size=1000).shortfalls(31.25, None, 900, 0.0)
+        ['at least 40 dB are asked, 31.2 dB are reached']
+        """
+        lines = []
+        if self.sqnr is not None and sqnr < self.sqnr:
+            lines.append(f"at least {self.sqnr:g} dB are asked, {sqnr:.1f} dB are reached")
+        if self.least is not None and metric is not None and metric < self.least:
+            lines.append(f"a metric of {self.least:g} is asked, {metric:.4g} is reached")
+        if self.size is not None and size > self.size:
+            lines.append(f"at most {self.size:,} bytes are asked, it takes {size:,}")
+        if self.latency is not None and latency > self.latency:
+            lines.append(f"at most {self.latency:g} ms are asked, it takes {latency:.3g} ms")
+        return lines

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from fxquant.api import convert, prepare
 from fxquant.backends.base import Backend
 from fxquant.ir.state import state_of
+from fxquant.mixed.budget import Metric
 from fxquant.mixed.layers import Layer, layers_of
 from fxquant.mixed.noise import Noise
 from fxquant.mixed.steps import milliseconds
@@ -30,7 +31,7 @@ from fxquant.quant.constraints import ConstraintTable
 from fxquant.quant.costs import GENERIC, CostTable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """What all candidates are made from.
 
@@ -39,12 +40,14 @@ class Subject:
         example_inputs: as for `prepare`.
         data: batches of inputs, read again and again.
         backend: the target.
+        judges: batches by which candidates are judged.
     """
 
     core: GraphModule
     example_inputs: Any
     data: Iterable[Any]
     backend: str | Backend
+    judges: Iterable[Any]
 
     def candidate(self, config: QuantConfig) -> Candidate:
         """The model in a configuration, calibrated.
@@ -64,7 +67,7 @@ class Subject:
         return Candidate(self, config, annotated, prepared)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """The model in one configuration.
 
@@ -87,16 +90,26 @@ class Candidate:
 
     @cached_property
     def sqnr(self) -> float:
-        """Signal to quantization noise at the output, dB."""
+        """Signal to quantization noise at the output in dB, on the data that judge."""
         floats, quantized = BatchRunner(self.subject.core), BatchRunner(self.prepared)
         noise = Noise()
         with torch.no_grad():
-            for number, batch in enumerate(self.subject.data):
+            for number, batch in enumerate(self.subject.judges):
                 wanted = [graph(*inputs) for graph, inputs in floats.calls(batch, number)]
                 found = [graph(*inputs) for graph, inputs in quantized.calls(batch, number)]
                 for want, have in zip(wanted, found, strict=True):
                     noise.add(_tensors(want), _tensors(have))
         return noise.sqnr
+
+    @cached_property
+    def _measures(self) -> dict[Metric, float]:
+        return {}
+
+    def metric(self, measure: Metric) -> float:
+        """The user's own measure of the frozen graph, taken once."""
+        if measure not in self._measures:
+            self._measures[measure] = float(measure(self.graph))
+        return self._measures[measure]
 
     @cached_property
     def layers(self) -> list[Layer]:

@@ -27,7 +27,7 @@ from fxquant.quant.constraints import (
     operator_name,
     roles,
 )
-from fxquant.quant.spec import Precision
+from fxquant.quant.spec import FLOAT32, Precision
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,21 @@ class Layer:
     def weight_bytes(self, precision: Precision) -> int:
         """Bytes of weights and bias in the file.
 
-        4-bit weights are packed two a byte. A bias is int32, or float32: 4 bytes.
+        4-bit weights are packed two a byte. A bias is int32 or float32, but int64 beside 16-bit
+        activations.
         """
         bits = {"int4": 4, "int8": 8, "uint8": 8, "int16": 16, "float16": 16, "bfloat16": 16}
         stored = 32 if precision.weights is None else bits[precision.weights.dtype]
-        return math.ceil(self.weights * stored / 8) + 4 * self.biases
+        wide = precision.activations is not None and precision.activations.dtype == "int16"
+        return math.ceil(self.weights * stored / 8) + (8 if wide else 4) * self.biases
+
+    def assigned(self, precision: Precision) -> dict[str, Precision]:
+        """What its nodes compute in for it to have a precision, by name.
+
+        Where only weights are narrow, the activation behind them stays in float.
+        """
+        others = precision if precision.quantized else FLOAT32
+        return {name: precision if name == self.name else others for name in self.nodes}
 
     @cached_property
     def place(self) -> str:
@@ -173,12 +183,18 @@ def _is_depthwise(node: Node) -> bool:
 
 def can_compute(root: GraphModule, layer: Layer, precision: Precision) -> bool:
     """Whether the target has kernels for a layer in another precision."""
-    if not precision.quantized:
+    if precision.form == "float":
         return True
     table = state_of(root).constraints
     if not isinstance(table, ConstraintTable):
         return False
-    assert precision.activations is not None
     nodes = {node.name: node for node in root.graph.nodes}
-    rows = [table.row_of(nodes[name], root) for name in layer.nodes]
-    return all(row is not None and precision.activations.dtype in row.dtypes for row in rows)
+    rows = {name: table.row_of(nodes[name], root) for name in layer.nodes}
+    own = rows[layer.name]
+    fits = own is not None and own.weights is not None and own.weights.problem(precision) is None
+    if precision.form != "static":
+        return fits and layer.weights > 0
+    dtype = precision.activations.dtype if precision.activations is not None else ""
+    known = all(row is not None and dtype in row.dtypes for row in rows.values())
+    weightless = own is None or own.weights is None or not layer.weights
+    return known and (fits or weightless)

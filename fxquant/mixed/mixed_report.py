@@ -72,8 +72,9 @@ class MixedReport:
         before: as the configuration asked at first.
         after: as chosen.
         met: whether the budget is kept.
-        steps: how many layers were given a better precision.
+        steps: how many layers were given another precision.
         costs: where the figures of latency come from.
+        foreseen: SQNR in dB that the simulation gives the choice, on the data of the search.
     """
 
     rows: tuple[Chosen, ...]
@@ -82,6 +83,7 @@ class MixedReport:
     met: bool
     steps: int
     costs: str
+    foreseen: float
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as plain data, e.g. for `pandas.DataFrame`."""
@@ -92,7 +94,7 @@ class MixedReport:
 
     def _figures(self) -> Table:
         kept = "kept" if self.met else "NOT kept"
-        title = f"mixed precision: budget {kept}, {self.steps} steps; {self._counts()}"
+        title = f"mixed precision: budget {kept}, {self.steps} layers changed; {self._counts()}"
         table = Table(title=title, title_justify="left")
         table.add_column("")
         table.add_column("before", justify="right")
@@ -100,7 +102,8 @@ class MixedReport:
         pairs = zip(_lines(self.before), _lines(self.after), strict=True)
         for (name, first), (_, second) in pairs:
             table.add_row(name, first, second)
-        table.caption = f"latency: a proxy by {self.costs}"
+        foreseen = f"SQNR foreseen {self.foreseen:.1f} dB"
+        table.caption = f"{foreseen}; latency: a proxy by {self.costs}"
         return table
 
     def _counts(self) -> str:

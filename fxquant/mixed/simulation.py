@@ -27,16 +27,23 @@ from torch.utils import _pytree as pytree
 from fxquant.errors import CalibrationError
 from fxquant.ir.edit import get_attribute
 from fxquant.mixed.noise import Noise
+from fxquant.passes.float_regions import dynamic_operand
 from fxquant.quant.arithmetic import affine_parameters, symmetric_parameters
 from fxquant.quant.batches import BatchRunner
 from fxquant.quant.bias_correction import BIAS, UNCORRECTED, UNROUNDED
 from fxquant.quant.constraints import annotation_of
 from fxquant.quant.fake_quantize import FakeQuantize
+from fxquant.quant.narrow import dynamically_quantized
 from fxquant.quant.settle import fake_quantizes, settle
 from fxquant.quant.spec import FLOAT32, Precision, QuantSpec
 
 Mixture = Mapping[str, Precision]
 """Node name -> what it computes in instead of what annotate decided."""
+
+
+def _grid_spec(precision: Precision) -> QuantSpec | None:
+    """The integers of an operator's results; None where it computes in float."""
+    return precision.activations if precision.quantized else None
 
 
 @dataclass(frozen=True)
@@ -143,8 +150,12 @@ class Simulation:
         key = (name, replace(spec, axis=value.grid.spec.axis))
         if constant and key in self._rounded:
             return self._rounded[key]
-        same = spec.dtype == value.grid.spec.dtype
-        result = value.grid.rounded(value.raw) if same else recast(value.grid, spec, value.raw)
+        if spec.dtype == value.grid.spec.dtype:
+            result = value.grid.rounded(value.raw)
+        elif constant and value.grid.spec.symmetric:
+            result = _stored(value.raw, spec.along(value.grid.spec.axis))
+        else:
+            result = recast(value.grid, spec, value.raw)
         if constant:
             self._rounded[key] = result
         return result
@@ -163,6 +174,16 @@ def recast(grid: FakeQuantize, spec: QuantSpec, value: Tensor) -> Tensor:
     return torch.fake_quantize_per_channel_affine(
         value, scale, zero_point, axis, spec.low, spec.high
     )
+
+
+def _stored(weights: Tensor, spec: QuantSpec) -> Tensor:
+    """Weights as they would be stored in another precision."""
+    channels = 1 if spec.axis is None else weights.shape[spec.axis]
+    quantizer = FakeQuantize(spec, channels, constant=True)
+    if spec.observed:
+        quantizer.measure(weights)
+        quantizer.take_parameters()
+    return quantizer.rounded(weights)
 
 
 class _Run:
@@ -213,7 +234,7 @@ class _Run:
         if annotation is not None and annotation.quantized and annotation.output.moves:
             return self._moved(node, module, values)
         raw = self._called(
-            node, module, values, self._precision(node, mixture).activations, mixture
+            node, module, values, _grid_spec(self._precision(node, mixture)), mixture
         )
         return _Value(raw)
 
@@ -230,7 +251,7 @@ class _Run:
         before = values[source.name]
         if before.grid is not None:  # moved, or to be quantized again for one reader
             return _Value(before.raw, module, before.dtype if before.grid is module else None)
-        spec = self._precision(source, mixture).activations
+        spec = _grid_spec(self._precision(source, mixture))
         value = _Value(before.raw, module)
         if spec is None or module.constant:
             return value
@@ -258,18 +279,13 @@ class _Run:
     ) -> Any:
         """The operator's result; `spec` is what it reads activations as, None for float."""
         precision = self._precision(node, mixture)
+        dynamic = dynamic_operand(node, precision) if precision.form == "dynamic" else None
 
         def read(source: Node) -> Any:
-            value = values[source.name]
-            if value.grid is None:
-                return value.raw
-            if spec is None:
-                return self._unrounded(node, source, value).raw
-            is_weight = value.grid in self.simulation.constants and value.grid.spec.symmetric
-            wanted = precision.weights if is_weight and precision.weights is not None else spec
-            if wanted.dtype != value.grid.spec.dtype:
-                value = self._unrounded(node, source, value)
-            return self.simulation.rounded(value, wanted, source.name)
+            if dynamic is not None and source is dynamic[0]:
+                own = dynamic[1]
+                return dynamically_quantized(values[source.name].raw, own.dims, own.low, own.high)
+            return self._read(node, source, values[source.name], spec, precision)
 
         args, kwargs = map_arg((node.args, node.kwargs), read)
         if (spec is None or not self.corrected) and UNCORRECTED in node.meta:
@@ -278,6 +294,21 @@ class _Run:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         function: Any = module if module is not None else node.target
         return function(*args, **kwargs)
+
+    def _read(
+        self, node: Node, source: Node, value: _Value, spec: QuantSpec | None, precision: Precision
+    ) -> Any:
+        """A value as a node reads it: weights in its own dtype for them, others in `spec`."""
+        if value.grid is None:
+            return value.raw
+        is_weight = value.grid in self.simulation.constants and value.grid.spec.symmetric
+        narrow = is_weight and (spec is not None or not precision.quantized)
+        wanted = precision.weights if narrow and precision.weights is not None else spec
+        if wanted is None:
+            return self._unrounded(node, source, value).raw
+        if wanted.dtype != value.grid.spec.dtype:
+            value = self._unrounded(node, source, value)
+        return self.simulation.rounded(value, wanted, source.name)
 
     def _unrounded(self, node: Node, source: Node, value: _Value) -> _Value:
         """A weight as it was before it was rounded by its effect; any other value unchanged."""

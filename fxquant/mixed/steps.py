@@ -1,4 +1,4 @@
-"""The steps from all layers quantized to all layers precise, those that help most a cost first.
+"""The steps from all layers cheap to all layers precise, those that help most a cost first.
 
 For every layer, its precisions are points of cost and noise. Only those on the lower convex hull
 are worth anything, and walking along it each step gives less than the one before. All layers'
@@ -65,10 +65,18 @@ def steps_of(options: Iterable[tuple[Layer, Sequence[Option]]]) -> list[Step]:
     return sorted(steps, key=lambda step: (-step.merit, -step.gain))
 
 
+def cheapest(choices: Sequence[Option]) -> Option:
+    """Where a layer begins: the first option, or one that costs less for more noise."""
+    own = choices[0]
+    noisier = [choice for choice in choices if choice.noise >= own.noise]
+    return min(noisier, key=lambda choice: choice.cost)
+
+
 def _walk(layer: Layer, choices: Sequence[Option]) -> list[Step]:
-    """The steps along the convex hull of one layer, from the precision that it has."""
+    """The steps along the convex hull of one layer, from its cheapest precision."""
     steps: list[Step] = []
-    now, *rest = choices
+    now = cheapest(choices)
+    rest = [choice for choice in choices if choice is not now]
     while better := [choice for choice in rest if choice.noise < now.noise]:
         following = max(better, key=lambda choice: _slope(now, choice))
         gain, cost = now.noise - following.noise, following.cost - now.cost

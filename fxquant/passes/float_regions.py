@@ -27,23 +27,27 @@ from fxquant.quant.constraints import (
     is_getitem,
     roles,
 )
-from fxquant.quant.spec import QuantSpec
+from fxquant.quant.spec import Precision, QuantSpec
 
 
 def dynamic_spec(node: Node) -> tuple[Node, QuantSpec] | None:
-    """The input that an operator's kernel quantizes itself, and how; None for other operators.
+    """The input that an operator's kernel quantizes itself, and how; None for other operators."""
+    annotation = annotation_of(node)
+    dynamic = annotation is not None and annotation.precision.form == "dynamic"
+    return dynamic_operand(node, annotation.precision) if annotation and dynamic else None
+
+
+def dynamic_operand(node: Node, precision: Precision) -> tuple[Node, QuantSpec] | None:
+    """The same for a node that may be annotated otherwise, in a dynamic precision.
 
     Where the target says nothing else, as many of the last dimensions share a grid as the weights
     have besides that of the output channels: a row of a dense layer, a sample of an image.
     """
-    annotation = annotation_of(node)
-    if annotation is None or annotation.precision.form != "dynamic":
-        return None
     found = list(roles(node))
     weights = next((o.node for o, role in found if role.kind == "symmetric"), None)
     value = next((o.node for o, role in found if role.kind == "asymmetric"), None)
-    spec = annotation.precision.activations
-    if weights is None or value is None or spec is None:
+    annotation, spec = annotation_of(node), precision.activations
+    if weights is None or value is None or spec is None or annotation is None:
         return None
     assert annotation.row is not None and annotation.row.weights is not None
     dims_of = annotation.row.weights.dims

@@ -11,6 +11,7 @@ from torch import nn
 
 import fxquant as fq
 from fxquant.errors import InputError
+from fxquant.mixed.budget import BudgetError
 from tests.mixed.attention_nets import pictures, transformer
 
 DATA = pictures(2)
@@ -78,9 +79,11 @@ def test_nothing_changes_where_the_budget_is_kept_already() -> None:
     assert report.steps == 0 and report.before == report.after
 
 
-def test_a_budget_that_cannot_be_kept_says_so() -> None:
+def test_a_budget_that_rules_make_impossible() -> None:
     rules = (fq.Rule("int8", op="add"),)
-    config, report = chosen(fq.Budget(sqnr=60), config=fq.QuantConfig(rules=rules))
+    with pytest.raises(BudgetError, match=r"at least 60 dB are asked, 1\d\.\d dB are") as error:
+        chosen(fq.Budget(sqnr=60), config=fq.QuantConfig(rules=rules))
+    config, report = error.value.best
     assert not report.met
     assert "NOT kept" in report.render()
     assert config.rules[0] == rules[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -17,6 +18,7 @@ from fxquant.mixed.noise import Noise
 from fxquant.mixed.simulation import Simulation
 from fxquant.quant.spec import FLOAT32, PRECISIONS, Precision
 from tests.mixed.attention_nets import pictures, transformer
+from tests.mixed.wide_nets import rows, wide
 
 PLAIN = fq.QuantConfig(equalize=False, correct_bias=False)
 
@@ -95,6 +97,30 @@ def test_one_layer_in_float_is_what_a_rule_would_give(name: str) -> None:
         wanted = noise_of(model, prepared_with(model, data, config), data).ratio
         found = simulated(prepared, data, dict.fromkeys(layer.nodes, FLOAT32))
         assert found == pytest.approx(wanted, rel=0.02, abs=1e-9), layer.name
+
+
+@pytest.mark.parametrize("name", ["int8w4", "int4_weights", "int8_weights", "float16", "dynamic"])
+def test_narrow_weights_are_what_a_rule_would_give(name: str) -> None:
+    plain = dataclasses.replace(PLAIN, refine_rounding=False)
+    model, data = wide(), rows(2)
+    prepared = prepared_with(model, data, plain)
+    layer = next(each for each in layers_of(prepared) if each.name == "second")
+    mixture = layer.assigned(PRECISIONS[name])
+    rules = tuple(fq.Rule(precision.name, node=node) for node, precision in mixture.items())
+    config = dataclasses.replace(plain, rules=rules)
+    wanted = noise_of(model, prepared_with(model, data, config), data).ratio
+    assert simulated(prepared, data, mixture) == pytest.approx(wanted, rel=0.02)
+    # alone, nothing else adds noise
+    alone = {**Simulation(prepared).floats, **mixture}
+    others = tuple(
+        fq.Rule("float32", node=node)
+        for each in layers_of(prepared)
+        for node in each.nodes
+        if each.name != "second"
+    )
+    config = dataclasses.replace(plain, rules=(*rules, *others))
+    wanted = noise_of(model, prepared_with(model, data, config), data).ratio
+    assert simulated(prepared, data, alone) == pytest.approx(wanted, rel=0.02)
 
 
 def test_sixteen_bits_are_nearly_float() -> None:
