@@ -59,6 +59,7 @@ pytest: $(VENV)/.test
 
 zoo: $(VENV)/.test
 	$(BIN)/python -m benchmarks.zoo
+	$(BIN)/python -m benchmarks.source
 
 bench: zoo
 	$(BIN)/python -m benchmarks.accuracy

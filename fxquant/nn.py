@@ -5,7 +5,8 @@
     self.quant, self.dequant = fqnn.QuantStub(), fqnn.DeQuantStub()
     self.add = fqnn.FloatFunctional()
 
-Tracing sees through all of them: a model with stubs gives the same graph as one without.
+A graph shows them as they are. In the core dialect sums are sums again, and stubs are gone: what
+stands outside of them keeps the mark that it stays float.
 """
 
 from __future__ import annotations

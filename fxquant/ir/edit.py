@@ -21,6 +21,8 @@ from fxquant.errors import InvalidGraph
 from fxquant.ir.graph_module import empty_stage
 from fxquant.ir.state import copy_state
 
+OUTSIDE = "outside"
+"""Where a node keeps why it stays float whatever the target can: the user's stubs say so."""
 CURRENT_PASS: contextvars.ContextVar[str | None] = contextvars.ContextVar("pass", default=None)
 
 
@@ -38,8 +40,9 @@ def inherit(node: Node, origin: Node, *, value: bool = True) -> Node:
     """Give a new node the source line and (with `value`) the fake value of the one it replaces."""
     if "source" in origin.meta and "source" not in node.meta:
         node.meta["source"] = origin.meta["source"]
-    if "core" in origin.meta:
-        node.meta.setdefault("core", origin.meta["core"])
+    for key in ("core", OUTSIDE):
+        if key in origin.meta:
+            node.meta.setdefault(key, origin.meta[key])
     if value and "val" in origin.meta and "val" not in node.meta:
         node.meta["val"] = origin.meta["val"]
     note_pass(node, origin.meta.get("passes", ()))

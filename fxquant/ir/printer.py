@@ -20,8 +20,11 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from fxquant.ir.aten import argument_names, defaults, is_aten, overload, packet_name
-from fxquant.ir.edit import get_attribute
+from fxquant.ir.edit import OUTSIDE, get_attribute
 from fxquant.ir.types import TensorType, dtype_name
+
+NOTES = ("annotation", OUTSIDE, "group")
+"""What a node's `meta` may hold that a pass decided; the first that is there prints."""
 
 
 def format_graph(graph_module: GraphModule) -> str:
@@ -53,7 +56,7 @@ def format_node(node: Node, root: GraphModule | None = None) -> str:
     if options:
         call += " {" + ", ".join(f"{key}={value}" for key, value in options.items()) + "}"
     kind = format_type(node)
-    note = node.meta.get("annotation") or node.meta.get("group")
+    note = next((node.meta[key] for key in NOTES if key in node.meta), None)
     return call + (f" : {kind}" if kind else "") + (f"  !{note}" if note is not None else "")
 
 

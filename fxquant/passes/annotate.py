@@ -4,7 +4,8 @@
     %relu = relu(%conv)               ->  %relu = relu(%conv)          !int8
     %erf = erf(%relu)                 ->  %erf = erf(%relu)            !float32: tflite has no …
 
-The user's rules (`QuantConfig`) ask, the target's constraint table answers. Operators that could
+The user's rules (`QuantConfig`) ask, the target's constraint table answers; what stands outside of
+the user's stubs stays float (`functional.stubs`). Operators that could
 compute in either stand where the fewest bytes are converted (`free_precision`, `borders`), so that
 no island of integers is left between two float operators. Where a target lacks the precision asked
 for, the next wider one is tried (`Precision.otherwise`) and the reason kept. Nothing is computed
@@ -21,7 +22,7 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from fxquant.errors import ConfigError
-from fxquant.ir.edit import is_attribute
+from fxquant.ir.edit import OUTSIDE, is_attribute
 from fxquant.ir.source import source_text
 from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
@@ -117,6 +118,9 @@ class _Decisions:
             return replace(before, row=row)
         wanted, reason = choice.precision, ""
         row = self.table.row_of(node, self.root)
+        outside = node.meta.get(OUTSIDE)
+        if outside is not None and wanted.form != "float":
+            return Annotation(FLOAT32, str(outside))
         while wanted.form != "float":
             problem = self._problem(node, wanted, row)
             if problem is None and wanted is choice.precision:

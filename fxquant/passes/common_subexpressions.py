@@ -16,7 +16,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from fxquant.ir.aten import is_aten, overload
-from fxquant.ir.edit import inherit
+from fxquant.ir.edit import OUTSIDE, inherit
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.registry import register_pass
 
@@ -60,7 +60,7 @@ def _key(node: Node) -> Hashable | None:
         return None
     if overload(node)._schema.is_mutable:
         return None
-    return (node.target, _freeze(node.args), _freeze(node.kwargs))
+    return (node.target, _freeze(node.args), _freeze(node.kwargs), OUTSIDE in node.meta)
 
 
 def _freeze(value: Any) -> Hashable:

@@ -24,6 +24,7 @@ from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.functional.dynamic import for_all_sizes
 from fxquant.passes.functional.interpreter import Interpreter
 from fxquant.passes.functional.modules import leave_shells
+from fxquant.passes.functional.stubs import mark_outside
 from fxquant.passes.registry import register_pass
 from fxquant.tracing.dynamic.generalizer import dimensions_of
 
@@ -44,6 +45,7 @@ class Functionalize(Pass):
     semantics: ClassVar[Semantics] = EXACT
 
     def run(self, graph_module: GraphModule) -> PassResult:
+        mark_outside(graph_module)
         if dimensions_of(graph_module):
             return PassResult(for_all_sizes(graph_module, _written), True)
         return PassResult(_written(graph_module), True)

@@ -1,7 +1,7 @@
 """Let a layer compute the line of the hard sigmoid behind it, so that only its clamp remains.
 
     %c = conv2d(%x, @w, @b)             %c = conv2d(%x, @w / 6, @b / 6 + 0.5)
-    %h = hardsigmoid(%c)          ->    %h = hardtanh(%c) {min_val=0, max_val=1}
+    %h = hardsigmoid(%c)          ->    %h = hardtanh(%c) {min_val=0}
 
 hardsigmoid(c) = clamp(c / 6 + 1/2, 0, 1). Targets have no hard sigmoid; they would add, clamp and
 multiply. On an integer grid that ends at 0 and 1 even the clamp costs nothing.
@@ -29,7 +29,7 @@ class FuseConvHardsigmoid(Pass):
 
     graph(%x):                                   graph(%x):
       %c = conv2d(%x, @w, @b)               ->     %c = conv2d(%x, @w, @b)
-      %h = hardsigmoid(%c)                         %h = hardtanh(%c) {min_val=0, max_val=1}
+      %h = hardsigmoid(%c)                         %h = hardtanh(%c) {min_val=0}
     """
 
     name: ClassVar[str] = "fuse-conv-hardsigmoid"
@@ -56,7 +56,7 @@ def _fold(root: GraphModule, node: Node) -> None:
     fold_into_layer(root, layer, sixth, torch.full_like(sixth, 0.5))
     with root.graph.inserting_before(node):
         clamp = root.graph.create_node(
-            "call_function", aten.hardtanh.default, (layer, 0.0, 1.0), {}, node.name
+            "call_function", aten.hardtanh.default, (layer, 0.0), {}, node.name
         )
     replace_node(node, clamp)
 

@@ -3,7 +3,7 @@
     %conv = conv2d(%x, @conv.weight)            %conv = conv2d(%x, @conv.weight)
     %bn = BatchNorm2d @bn(%conv)          ->    %bn = TrainedBatchNorm @bn(%conv)
     %h = hardsigmoid(%bn)                       %h_line = line<1/6,0.5> @h_line(%bn)
-                                                %h = hardtanh(%h_line) {min_val=0, max_val=1}
+                                                %h = hardtanh(%h_line) {min_val=0}
 
 Where calibration folds batch norms (`fuse-conv-bn`) and the slope of a hard sigmoid
 (`fuse-conv-hardsigmoid`) before anything is observed, training keeps them, with the names of their
@@ -85,7 +85,7 @@ def _split(root: GraphModule, node: Node) -> None:
     with graph.inserting_before(node):
         line = graph.create_node("call_module", path, (node.args[0],), {}, f"{node.name}_line")
         clamp = graph.create_node(
-            "call_function", aten.hardtanh.default, (line, 0.0, 1.0), {}, node.name
+            "call_function", aten.hardtanh.default, (line, 0.0), {}, node.name
         )
     inherit(line, node)
     replace_node(node, clamp)

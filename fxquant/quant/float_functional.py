@@ -8,11 +8,31 @@ One module for one place in the model: two places have two ranges.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def _add_relu(first: Tensor, second: Tensor) -> Tensor:
+    return torch.relu(torch.add(first, second))
+
+
+OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
+    "add": torch.add,
+    "add_relu": _add_relu,
+    "add_scalar": torch.add,
+    "cat": torch.cat,
+    "div": torch.div,
+    "div_scalar": torch.div,
+    "matmul": torch.matmul,
+    "mul": torch.mul,
+    "mul_scalar": torch.mul,
+    "stack": torch.stack,
+    "sub": torch.sub,
+    "sub_scalar": torch.sub,
+}
 
 
 class FloatFunctional(nn.Module):
@@ -22,83 +42,76 @@ class FloatFunctional(nn.Module):
         quantizer: called with every result; an identity until it is replaced.
     """
 
-    OPERATIONS = (
-        "add",
-        "add_relu",
-        "add_scalar",
-        "cat",
-        "div",
-        "div_scalar",
-        "matmul",
-        "mul",
-        "mul_scalar",
-        "stack",
-        "sub",
-        "sub_scalar",
-    )
-
     def __init__(self) -> None:
         super().__init__()
         self.quantizer: nn.Module = nn.Identity()
 
-    def forward(self, operation: str, *args: Any, **kwargs: Any) -> Tensor:
-        """The operation by name; in a graph a module is called, not its method.
+    def forward(self, operation: str, *args: Any) -> Tensor:
+        """The operation by name; its method calls the module with it.
 
         Raises:
             ValueError: there is no such operation.
         """
-        if operation not in self.OPERATIONS:
-            raise ValueError(f"FloatFunctional has no {operation!r}, only {self.OPERATIONS}")
-        result: Tensor = getattr(self, operation)(*args, **kwargs)
-        return result
+        if operation not in OPERATIONS:
+            raise ValueError(f"FloatFunctional has no {operation!r}, only {', '.join(OPERATIONS)}")
+        return self._quantized(OPERATIONS[operation](*args))
+
+    @property
+    def ir_whole(self) -> bool:
+        """Whether a graph shows it as one operation: not with a quantizer that is a part."""
+        return isinstance(self.quantizer, nn.Identity)
 
     def add(self, first: Tensor, second: Tensor) -> Tensor:
         """first + second"""
-        return self._quantized(torch.add(first, second))
+        return self._call("add", first, second)
 
     def add_relu(self, first: Tensor, second: Tensor) -> Tensor:
         """relu(first + second), whose inner value no target stores."""
-        return self._quantized(torch.relu(torch.add(first, second)))
+        return self._call("add_relu", first, second)
 
     def add_scalar(self, value: Tensor, number: float) -> Tensor:
         """value + number"""
-        return self._quantized(torch.add(value, number))
+        return self._call("add_scalar", value, number)
 
     def sub(self, first: Tensor, second: Tensor) -> Tensor:
         """first - second"""
-        return self._quantized(torch.sub(first, second))
+        return self._call("sub", first, second)
 
     def sub_scalar(self, value: Tensor, number: float) -> Tensor:
         """value - number"""
-        return self._quantized(torch.sub(value, number))
+        return self._call("sub_scalar", value, number)
 
     def mul(self, first: Tensor, second: Tensor) -> Tensor:
         """first * second"""
-        return self._quantized(torch.mul(first, second))
+        return self._call("mul", first, second)
 
     def mul_scalar(self, value: Tensor, number: float) -> Tensor:
         """value * number"""
-        return self._quantized(torch.mul(value, number))
+        return self._call("mul_scalar", value, number)
 
     def div(self, first: Tensor, second: Tensor) -> Tensor:
         """first / second"""
-        return self._quantized(torch.div(first, second))
+        return self._call("div", first, second)
 
     def div_scalar(self, value: Tensor, number: float) -> Tensor:
         """value / number"""
-        return self._quantized(torch.div(value, number))
+        return self._call("div_scalar", value, number)
 
     def matmul(self, first: Tensor, second: Tensor) -> Tensor:
         """first @ second"""
-        return self._quantized(torch.matmul(first, second))
+        return self._call("matmul", first, second)
 
     def cat(self, values: Sequence[Tensor], dim: int = 0) -> Tensor:
         """The values one behind the other along `dim`."""
-        return self._quantized(torch.cat(list(values), dim))
+        return self._call("cat", list(values), dim)
 
     def stack(self, values: Sequence[Tensor], dim: int = 0) -> Tensor:
         """The values along a new dimension `dim`."""
-        return self._quantized(torch.stack(list(values), dim))
+        return self._call("stack", list(values), dim)
+
+    def _call(self, operation: str, *args: Any) -> Tensor:
+        result: Tensor = self(operation, *args)
+        return result
 
     def _quantized(self, value: Tensor) -> Tensor:
         if isinstance(self.quantizer, nn.Identity):

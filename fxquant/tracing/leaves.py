@@ -3,7 +3,8 @@
     layer(x)  ->  %layer = call_module[layer](%x)        for a module of torch.nn
     block(x)  ->  the operations inside                  for everything else
 
-A module of the user's, a container, and a module whose result is changed by hooks or
+So do the modules of `fxquant.nn`: stubs, sums, quantizers. A module of the user's, a container, and
+a module whose result is changed by hooks or
 parametrizations are followed inside. The graph owns shallow copies: parameters are the user's own,
 buffers are copies, so that training the graph's batch norms leaves the user's model alone.
 """
@@ -23,6 +24,8 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a call of this module becomes one node."""
+    if is_own(module):
+        return True
     kind = type(module)
     return (
         kind.__module__.startswith("torch.nn.modules.")
@@ -34,6 +37,13 @@ def is_leaf(module: nn.Module) -> bool:
         and not parametrize.is_parametrized(module)
         and "forward" not in module.__dict__
     )
+
+
+def is_own(module: nn.Module) -> bool:
+    """Whether it is one of fxquant's that prints as an operation: a stub, a quantizer, a sum."""
+    kind = type(module)
+    prints = kind.__module__.startswith("fxquant.") and hasattr(kind, "ir_label")
+    return prints and getattr(module, "ir_whole", True)
 
 
 def replicate(model: nn.Module, snapshot: Snapshot) -> nn.Module:
@@ -53,7 +63,7 @@ def _replicate(
         copy._buffers[name] = None if buffer is None else snapshot.copy_of(buffer)
     for name, child in module._modules.items():
         if child is not None:
-            replica = _replicate(child, snapshot, memo, leaf=is_leaf(child))
+            replica = _replicate(child, snapshot, memo, leaf=leaf or is_leaf(child))
             copy._modules[name] = replica
     return copy
 

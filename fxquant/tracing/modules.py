@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
 from fxquant.errors import TraceError
 from fxquant.ir.edit import free_name
 from fxquant.tracing.calls import CallRecord
-from fxquant.tracing.leaves import is_leaf, shallow_copy
+from fxquant.tracing.leaves import is_leaf, is_own, shallow_copy
 
 if TYPE_CHECKING:
     from fxquant.tracing.recorder import Recorder
@@ -89,17 +89,23 @@ class ModuleStack:
         self.names.append(self.paths.get(id(module), self.path))
         self.calls.enter(module, self.path, args, self.recorder.values.name_of)
 
-    def _leave(self, module: nn.Module, args: Any, *rest: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, *rest: Any) -> Any:
         if module is self.leaf:
             self.leaf = None
             result = rest[-1]
-            if result is not None:
-                kwargs = rest[0] if len(rest) == 2 else {}
-                self.recorder.record_module(module, self._leaf_path(module), args, kwargs, result)
+            if result is None:
+                return None
+            if is_own(module) and any(result is each for each in args):
+                with torch._C.DisableTorchFunction():  # a value of its own, as in the graph
+                    result = result.view_as(result)
+            kwargs = rest[0] if len(rest) == 2 else {}
+            self.recorder.record_module(module, self._leaf_path(module), args, kwargs, result)
+            return result
         elif self.leaf is None and self.modules and self.modules[-1] is module:
             self.modules.pop()
             self.names.pop()
             self.calls.leave()
+        return None
 
     def _leaf_path(self, module: nn.Module) -> str:
         path = self.paths.get(id(module))

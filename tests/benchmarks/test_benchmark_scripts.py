@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, integer_precisions, precisions, speed, zoo
+from benchmarks import accuracy, integer_precisions, precisions, source, speed, zoo
 from benchmarks.execution import agreement, centered_sqnr, sqnr
 from tests.support.data import missing_reason
 
@@ -90,3 +90,10 @@ def test_precisions_of_the_smallest_net() -> None:
     assert dynamic.size < plain.size / 3
     assert dynamic.agreement == dynamic.simulation == 1.0
     assert dynamic.sqnr_db > 25
+
+
+def test_every_stage_of_a_generated_model() -> None:
+    rows = source.main(["--models", "cnn,lstm"])
+    assert len(rows) == 2 * len(source.STAGES)
+    assert [f"{row.model} {row.stage}: {row.failure}" for row in rows if not row.ok] == []
+    assert {row.stage for row in rows if row.strict} == {"traced", "stubbed"}

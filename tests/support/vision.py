@@ -12,8 +12,10 @@ import importlib
 import sys
 import warnings
 from types import ModuleType
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 MISSING = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -41,3 +43,35 @@ def _declare_missing() -> None:
     _library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in MISSING:
         _library.define(schema)
+
+
+SMALL_TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": (
+        "VisionTransformer",
+        {
+            "image_size": 32,
+            "patch_size": 8,
+            "num_layers": 2,
+            "num_heads": 4,
+            "hidden_dim": 32,
+            "mlp_dim": 64,
+        },
+    ),
+    "swin": (
+        "SwinTransformer",
+        {
+            "patch_size": [4, 4],
+            "embed_dim": 16,
+            "depths": [2, 2],
+            "num_heads": [2, 4],
+            "window_size": [4, 4],
+        },
+    ),
+}
+"""The class in torchvision and its arguments, for pictures of 32 by 32."""
+
+
+def small_transformer(name: str) -> nn.Module:
+    """One of `SMALL_TRANSFORMERS`, freshly made."""
+    kind, options = SMALL_TRANSFORMERS[name]
+    return cast(nn.Module, getattr(vision_models(), kind)(**options))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxquant.tracing import trace
-from tests.support.vision import vision_models
+from tests.support.vision import SMALL_TRANSFORMERS, small_transformer, vision_models
 from tests.tracing.replay import assert_replays
 
 NETS = (
@@ -24,21 +24,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "vgg11_bn": {"init_weights": False},
 }
 TRAINED = {"mobilenet_v2", "efficientnet_b0", "googlenet", "swin"}
-VIT = {
-    "image_size": 32,
-    "patch_size": 8,
-    "num_layers": 2,
-    "num_heads": 4,
-    "hidden_dim": 32,
-    "mlp_dim": 64,
-}
-SWIN = {
-    "patch_size": [4, 4],
-    "embed_dim": 16,
-    "depths": [2, 2],
-    "num_heads": [2, 4],
-    "window_size": [4, 4],
-}
 
 
 def network(name: str) -> nn.Module:
@@ -47,10 +32,8 @@ def network(name: str) -> nn.Module:
         models = vision_models()
     except ImportError:
         pytest.skip("torchvision is not installed")
-    if name == "vit":
-        return fill(models.VisionTransformer(**VIT))
-    if name == "swin":
-        return fill(models.SwinTransformer(**SWIN))
+    if name in SMALL_TRANSFORMERS:
+        return fill(small_transformer(name))
     if name == "regnet_y_400mf":  # computes its widths with tensors
         return fill(models.get_model(name))
     with torch.device("meta"):

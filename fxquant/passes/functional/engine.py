@@ -161,10 +161,11 @@ class Engine:
         return node
 
     def emit_module(self, path: str, tensor: Tensor, *rest: Any) -> Tensor:
-        """Call a module that keeps shape and dtype."""
+        """Call a module; its result is like the one that was traced, else like its input."""
         args = (self.read(tensor), *map_tensors(rest, self.read))
         node = self._create("call_module", path, args, {})
-        node.meta["val"] = torch.empty_like(tensor)
+        known = None if self.origin is None else self.origin.meta.get("val")
+        node.meta["val"] = torch.empty_like(known if isinstance(known, FakeTensor) else tensor)
         return self.define(node.meta["val"], node)
 
     def _create(self, kind: str, target: Any, args: Any, kwargs: Any) -> Node:

@@ -21,6 +21,7 @@ from fxquant.passes.functional.engine import Engine, map_tensors
 from fxquant.passes.functional.interception import Interception
 from fxquant.passes.functional.modules import call_kept, stays
 from fxquant.passes.functional.unsupported import Unsupported
+from fxquant.quant.stubs import DeQuantStub, QuantStub
 
 __all__ = ["Interpreter", "rules"]
 
@@ -123,6 +124,8 @@ class Interpreter:
 
     def _module(self, path: str, args: Any, kwargs: Any) -> Any:
         module = get_attribute(self.root, path)
+        if isinstance(module, QuantStub | DeQuantStub):
+            return args[0]
         if stays(module):
             return call_kept(self.engine, path, module, *args, *kwargs.values())
         with self.interception:

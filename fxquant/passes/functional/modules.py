@@ -2,6 +2,7 @@
 
     call_module[conv](x)   ->  conv2d(%x, @conv.weight, @conv.bias)
     call_module[bn](x)     ->  call_module[bn](x)
+    call_module[add]("add", x, y)  ->  add(%x, %y)        for `fxquant.nn.FloatFunctional`
 
 What follows train and eval mode stays a module. Of the others a plain module with the same
 parameters is left, so that every name in the state dict stays; modules without tensors go.
@@ -16,13 +17,17 @@ from torch.fx import GraphModule
 
 from fxquant.ir.validity import CORE_MODULES
 from fxquant.passes.functional.engine import Engine
+from fxquant.quant.float_functional import FloatFunctional
 
 OWN_PACKAGE = "fxquant."
 
 
 def stays(module: nn.Module) -> bool:
     """Whether a module is allowed in the core dialect."""
-    return isinstance(module, CORE_MODULES) or type(module).__module__.startswith(OWN_PACKAGE)
+    own = type(module).__module__.startswith(OWN_PACKAGE) and not isinstance(
+        module, FloatFunctional
+    )
+    return own or isinstance(module, CORE_MODULES)
 
 
 def call_kept(engine: Engine, path: str, module: nn.Module, *args: Any) -> Any:

@@ -129,7 +129,7 @@ def test_core_graphs_are_refused() -> None:
         fq.lower(core, "source", options=STUBBED)
 
 
-def test_tracing_sees_through_the_modules_of_fxquant() -> None:
+def test_a_graph_shows_the_modules_of_fxquant() -> None:
     class ByHand(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -142,8 +142,8 @@ def test_tracing_sees_through_the_modules_of_fxquant() -> None:
 
     model = ByHand().eval()
     text = fq.format_graph(fq.trace(model, (IMAGE,)))
-    assert "quant" not in text
-    assert text.count("= add(") == text.count("= relu(") == 1
+    assert text.count(" = quant @quant(") == text.count(" = dequant @dequant(") == 1
+    assert '%add = float_functional @add("add_relu", %conv, %quant)' in text
     prepared = fq.prepare(model, (IMAGE,))
     fq.calibrate(prepared, [IMAGE], progress=False)
     assert fq.lower(fq.convert(prepared), "tflite").report.operators["CONV_2D"] == 1
@@ -171,6 +171,38 @@ def test_float_functional(operation: str, args: tuple[object, ...], expected: Te
     assert torch.equal(module(operation, *args), expected)
     module.quantizer = nn.Softsign()
     assert torch.equal(module(operation, *args), F.softsign(expected))
+
+
+def test_a_quantizer_inside_is_followed() -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add = fqnn.FloatFunctional()
+            self.add.quantizer = nn.Softsign()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.add.add(x, x)
+
+    graph = fq.trace(Rounded(), (IMAGE,))
+    assert "Softsign @add.quantizer" in fq.format_graph(graph)
+    assert torch.equal(graph(IMAGE), F.softsign(IMAGE + IMAGE))
+
+
+@pytest.mark.parametrize("name", ["resnet", "lists", "encoder"])
+def test_the_file_of_the_file_is_the_same(name: str, tmp_path: Path) -> None:
+    first, text = stubbed(CASES[name].make(), *CASES[name].args)
+    first.save(tmp_path / "model.py")
+    assert stubbed(fq.load_model(tmp_path / "model.py"), *CASES[name].args)[1] == text
+
+
+def test_a_sum_added_by_hand_gets_a_module_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    first, text = stubbed(BasicBlock(3), IMAGE)
+    first.save(path)
+    path.write_text(text.replace("x = self.quant(x)\n", "x = self.quant(x)\n        x = x + x\n"))
+    again = stubbed(fq.load_model(path), IMAGE)[1]
+    assert "x = self.add_1.add(x, x)" in again
+    assert "self.add_0.add_relu(" in again
 
 
 def test_float_functional_names_what_it_has() -> None:

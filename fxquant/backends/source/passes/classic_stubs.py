@@ -8,11 +8,13 @@
 
 What can compute in integers is what `annotate` says of the same model for the graph's target. The
 stubs of one `forward` are numbered; one that begins a region stands where the value is made, one
-that ends it where the value is read. They compute nothing.
+that ends it where the value is read. They compute nothing. Stubs of the user's stand, and are all
+there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -31,6 +33,7 @@ from fxquant.ir.state import state_of
 from fxquant.passes.annotate import Annotate
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.free_precision import MOVES_FLOAT
+from fxquant.passes.functional.stubs import stub_at
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.registry import register_pass
 from fxquant.quant.constraints import Annotation, annotation_of
@@ -59,14 +62,25 @@ class ClassicStubs(Pass):
                 "stubs go into a graph as it was traced, and this one is in the core dialect",
                 fix="give the graph of fxquant.trace, before prepare or convert",
             )
+        stubs = list(_stubs(graph_module))
         inside = _inside(graph_module, decisions(graph_module, self.target))
-        _Inserter(graph_module, inside).run()
-        return PassResult(graph_module, True)
+        if not stubs:
+            _Inserter(graph_module, inside).run()
+        return PassResult(graph_module, not stubs)
+
+
+def _stubs(graph_module: GraphModule) -> Iterator[Node]:
+    """The calls of stubs."""
+    nodes = graph_module.graph.find_nodes(op="call_module")
+    return (node for node in nodes if stub_at(graph_module, node) is not None)
 
 
 def decisions(graph_module: GraphModule, target: str) -> dict[str, Annotation]:
     """For each value by name what the target computes it in."""
     copy = copy_graph_module(graph_module)
+    for node in list(_stubs(copy)):  # whatever the user's stubs say
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        copy.graph.erase_node(node)
     state = state_of(copy)
     if state.constraints is None:
         state.target, state.constraints = target, get_backend(target).constraints()

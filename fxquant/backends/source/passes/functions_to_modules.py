@@ -76,6 +76,7 @@ class _Rewriter:
         self.calls = self.calls or [ModuleCall("")]
         self.counts: dict[tuple[int, str], int] = {}
         self.made: list[tuple[nn.Module, str, nn.Module]] = []
+        self.users = {(id(m), name) for m in root.modules() for name in m._modules}
 
     def rewrite(self, node: Node) -> None:
         """Replace one node, where a module says the same."""
@@ -123,9 +124,9 @@ class _Rewriter:
         """Where the module of an operation stands: one for each place in a `forward`."""
         number = call_number(node, self.calls)
         scope = self.calls[number].path
-        count = self.counts.get((number, stem), 0)
-        self.counts[number, stem] = count + 1
         owner = get_attribute(self.root, scope) if scope else self.root
+        count = self._unused(owner, stem, self.counts.get((number, stem), 0))
+        self.counts[number, stem] = count + 1
         name = f"{stem}_{count}"
         known = getattr(owner, name, None)
         if known is None:
@@ -135,6 +136,12 @@ class _Rewriter:
         elif repr(known) != repr(module):
             return None  # another call of the same module has something else there
         return f"{scope}.{name}" if scope else name
+
+    def _unused(self, owner: nn.Module, stem: str, count: int) -> int:
+        """The first number from `count` on whose name is not that of a module of the user's."""
+        while (id(owner), f"{stem}_{count}") in self.users:
+            count += 1
+        return count
 
     def _call(self, node: Node, path: str, args: tuple[Any, ...]) -> None:
         with self.root.graph.inserting_before(node):
@@ -172,6 +179,8 @@ class _Rewriter:
             parent, _, name = target.rpartition(".")
             if count and name.isidentifier() and not module.state_dict():
                 owner = get_attribute(self.root, parent) if parent else self.root
+                count = self._unused(owner, name, count)
+                seen[key] = count + 1
                 if getattr(owner, f"{name}_{count}", None) is None:
                     owner.add_module(f"{name}_{count}", shallow_copy(module))
                 if repr(getattr(owner, f"{name}_{count}")) == repr(module):
