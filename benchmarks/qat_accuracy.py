@@ -1,216 +1,219 @@
 """What does training with rounding bring, next to calibration alone?
 
     python -m benchmarks.qat_accuracy [--nets mobile_digits] [--bits 8,4] [--json qat.json]
+    python -m benchmarks.qat_accuracy --device cuda --jobs 12 --seeds 5
 
-The pretrained ResNet-20 on 5,000 pictures of CIFAR-10 (needs `FXQUANT_DATA`), and a small net with
-blocks of MobileNetV3 (hard swish, squeeze and excite, depthwise, batch norms with eps 1e-3) on
-handwritten digits. Both files of each row are run by LiteRT; the simulation is the frozen graph in
-torch.
+Every file is run by LiteRT on pictures that neither training nor the choice of settings
+(`benchmarks.qat_settings`) saw. *Rounded* is calibration with every weight rounded to the nearest
+integer, *calibrated* what `calibrate` does by default (weights of four bits are rounded by their
+effect), *trained* the mean over some seeds and, after ±, the standard deviation. The simulation is
+the frozen graph in torch; *same class* is the least share over the seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import json
+import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.fx import GraphModule
 
 import fxquant as fq
-from examples.digits import Digits, LiteRTModel, digits, measure
-from examples.qat import PRECISIONS, Task, calibrated, finetune, trained
-from tests.support.data import missing_reason, real_net, training_pictures
+from benchmarks.qat_nets import NETS, Judged, judged
+from benchmarks.qat_settings import (
+    SETTINGS,
+    Figures,
+    Setting,
+    figures,
+    net_of,
+    read_settings,
+    side_by_side,
+    trained_graph,
+    with_data,
+)
+from examples.digits import Digits, LiteRTModel
+from examples.qat import CALIBRATION, PRECISIONS
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How long and how fast a net is trained with weights of so many bits."""
-
-    epochs: float
-    rate: float
-    learned: str | None = None
-
-
-SETTINGS: dict[tuple[str, int], Setting] = {
-    ("cifar_resnet20", 8): Setting(0.5, 0.0002),
-    ("cifar_resnet20", 4): Setting(2, 0.01),
-    ("mobile_digits", 8): Setting(4, 0.0005),
-    ("mobile_digits", 4): Setting(10, 0.02),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """Top-1 of one net, as fractions; mean cross-entropies, which tell more; seconds."""
+class Case(NamedTuple):
+    """A net with weights of so many bits, one scale for each channel or one for the tensor."""
 
     net: str
     bits: int
     per_channel: bool
-    learned: str
-    float_top1: float
-    ptq_top1: float
-    simulated_top1: float
-    qat_top1: float
+
+
+class Trained(NamedTuple):
+    """One training: its file, its simulation, and how often both say the same class."""
+
+    executed: Figures
+    simulated: Figures
     agreement: float
-    float_loss: float
-    ptq_loss: float
-    qat_loss: float
-    seconds: float
 
 
-class MobileBlock(nn.Module):
-    """Expand, depthwise, squeeze and excite, project; x is added."""
+@dataclass(frozen=True)
+class Row:
+    """The figures of one case; `rounded` is None where it is what `calibrate` does."""
 
-    def __init__(self, width: int, inner: int) -> None:
+    case: Case
+    plain: Figures
+    rounded: Figures | None
+    calibrated: Figures
+    trained: list[Trained]
+
+    @property
+    def top1(self) -> tuple[float, float]:
+        """Mean and standard deviation of the trained files' accuracies."""
+        found = [one.executed.top1 for one in self.trained]
+        return statistics.mean(found), statistics.stdev(found) if len(found) > 1 else 0.0
+
+    @property
+    def loss(self) -> float:
+        """The mean of the trained files' cross-entropies."""
+        return statistics.mean(one.executed.loss for one in self.trained)
+
+
+class Logits(nn.Module):
+    """What a graph's file gives in LiteRT."""
+
+    def __init__(self, graph: GraphModule) -> None:
         super().__init__()
-        self.expand = _layer(width, inner, 1)
-        self.depthwise = _layer(inner, inner, 3, groups=inner)
-        self.squeeze, self.excite = nn.Conv2d(inner, 8, 1), nn.Conv2d(8, inner, 1)
-        self.project = _layer(inner, width, 1)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.tflite"
+            fq.lower(graph, "tflite").save(path)
+            self.program = LiteRTModel(path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.hardswish(self.depthwise(F.hardswish(self.expand(x))))
-        gate = self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(y, 1))))
-        result: torch.Tensor = x + self.project(y * F.hardsigmoid(gate))
-        return result
+        return self.program(x)
 
 
-def _layer(width_in: int, width: int, kernel: int, groups: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(width_in, width, kernel, padding=kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(width, eps=1e-3, momentum=0.03))
+def calibrated(given: Judged, config: fq.QuantConfig, test: Digits) -> Figures:
+    """The file of a net that was only calibrated."""
+    images = given.task.train.images[:CALIBRATION]
+    prepared = fq.prepare(given.task.model, (images[:1],), config)
+    fq.calibrate(prepared, images.split(1), progress=False)
+    return figures(Logits(fq.convert(prepared)), test)
 
 
-class MobileDigits(nn.Module):
-    """Three blocks as in MobileNetV3 for pictures of 8 by 8."""
+class Options(NamedTuple):
+    """What all cases have in common."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _layer(1, 16, 3)
-        self.blocks = nn.Sequential(*(MobileBlock(16, 48) for _ in range(3)))
-        self.head = nn.Sequential(nn.Linear(16, 64), nn.Hardswish(), nn.Dropout(0.1))
-        self.classes = nn.Linear(64, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.blocks(F.hardswish(self.stem(x)))
-        logits: torch.Tensor = self.classes(self.head(x.mean((2, 3))))
-        return logits
+    settings: dict[tuple[str, int], Setting]
+    device: str
 
 
-def task(net: str, limit: int) -> Task:
-    """A trained net with its pictures.
-
-    Raises:
-        FileNotFoundError: the real net without its data.
-    """
-    if net == "mobile_digits":
-        torch.manual_seed(0)
-        seen, unseen = digits()
-        model = MobileDigits()
-        finetune(model, seen, 14, 0.1, mirrored=False)
-        return Task("digits", model, seen, Digits(unseen.images[:limit], unseen.labels[:limit]))
-    found = real_net(net, limit)
-    return Task(
-        net, found.model, Digits(*training_pictures(net)), Digits(found.images, found.labels)
-    )
+def train_once(work: tuple[Case, int], options: Options) -> Trained:
+    """One training of one case with one seed."""
+    case, seed = work
+    given, test = _given(case)
+    config = fq.QuantConfig(PRECISIONS[case.bits], per_channel=case.per_channel)
+    setting = options.settings[case.net, case.bits]
+    graph = trained_graph(given, config, setting, seed, options.device)
+    program = Logits(graph)
+    alike = [
+        bool(graph(image).argmax() == program(image).argmax()) for image in test.images.split(1)
+    ]
+    return Trained(figures(program, test), figures(graph, test), statistics.mean(alike))
 
 
-def compare(net: str, given: Task, bits: int, setting: Setting, per_channel: bool) -> Row:
-    """Calibrates, trains, and runs both files."""
-    config = fq.QuantConfig(PRECISIONS[bits], per_channel=per_channel)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "m.tflite"
-        ptq = calibrated(given, config, path)
-        ptq_loss = loss(LiteRTModel(path), given.test)
-        learning = dataclasses.replace(config, learned=setting.learned)
-        outcome = trained(given, learning, setting.epochs, setting.rate, path)
-        qat_loss = loss(LiteRTModel(path), given.test)
-    alike = outcome.simulated.answers == outcome.executed.answers
-    return Row(
-        net=net,
-        bits=bits,
-        per_channel=per_channel,
-        learned=setting.learned or "observed",
-        float_top1=measure(given.model, given.test).accuracy,
-        ptq_top1=ptq.accuracy,
-        simulated_top1=outcome.simulated.accuracy,
-        qat_top1=outcome.executed.accuracy,
-        agreement=alike.double().mean().item(),
-        float_loss=loss(given.model, given.test),
-        ptq_loss=ptq_loss,
-        qat_loss=qat_loss,
-        seconds=round(time.perf_counter() - start, 1),
-    )
+def without_training(case: Case) -> tuple[Figures, Figures | None, Figures]:
+    """The figures of the float net, and of calibration in both ways."""
+    given, test = _given(case)
+    config = fq.QuantConfig(PRECISIONS[case.bits], per_channel=case.per_channel)
+    nearest = dataclasses.replace(config, refine_rounding=False)
+    rounded = calibrated(given, nearest, test) if case.bits == 4 else None
+    return figures(given.task.model, test), rounded, calibrated(given, config, test)
 
 
-@torch.no_grad()
-def loss(program: Callable[[torch.Tensor], torch.Tensor], data: Digits) -> float:
-    """The mean cross-entropy of a program."""
-    logits = torch.cat([program(image) for image in data.images.split(1)])
-    return F.cross_entropy(logits, data.labels).item()
+def _given(case: Case) -> tuple[Judged, Digits]:
+    given = net_of(case.net)
+    return given, given.task.test
+
+
+def measured(
+    cases: Sequence[Case], nets: dict[str, Judged], seeds: int, options: Options, jobs: int
+) -> list[Row]:
+    """All figures of all cases."""
+    work = list(itertools.product(cases, range(seeds)))
+    trained = side_by_side(functools.partial(train_once, options=options), work, nets, jobs)
+    plain = side_by_side(without_training, cases, nets, jobs)
+    return [
+        Row(case, *before, trained[place * seeds : (place + 1) * seeds])
+        for place, (case, before) in enumerate(zip(cases, plain, strict=True))
+    ]
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The figures of all nets."""
-    result = Table(title="top-1, files run by LiteRT", title_justify="left")
-    for heading in ("net", "weights", "a scale for each", "ranges"):
+    """The figures for a terminal."""
+    result = Table(title="top-1 / cross-entropy, files run by LiteRT", title_justify="left")
+    for heading in ("net", "weights", "a scale for each"):
         result.add_column(heading)
-    for heading in (
-        "float",
-        "calibrated",
-        "trained",
-        "simulated",
-        "same class",
-        "loss: float / calibrated / trained",
-    ):
+    for heading in ("float", "rounded", "calibrated", "trained", "simulated", "same class"):
         result.add_column(heading, justify="right")
     for row in rows:
-        figures = (row.float_top1, row.ptq_top1, row.qat_top1, row.simulated_top1, row.agreement)
-        cells = [f"{figure:.1%}" for figure in figures]
-        cells.append(f"{row.float_loss:.3f} / {row.ptq_loss:.3f} / {row.qat_loss:.3f}")
-        scales = "channel" if row.per_channel else "tensor"
-        result.add_row(row.net, f"int{row.bits}", scales, row.learned, *cells)
+        mean, spread = row.top1
+        simulated = statistics.mean(one.simulated.top1 for one in row.trained)
+        agreement = min(one.agreement for one in row.trained)
+        result.add_row(
+            row.case.net,
+            f"int{row.case.bits}",
+            "channel" if row.case.per_channel else "tensor",
+            _text(row.plain),
+            "" if row.rounded is None else _text(row.rounded),
+            _text(row.calibrated),
+            f"{mean:.1%} ± {spread * 100:.1f} / {row.loss:.3f}",
+            f"{simulated:.1%}",
+            f"{agreement:.1%}",
+        )
     return result
+
+
+def _text(found: Figures) -> str:
+    return f"{found.top1:.1%} / {found.loss:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Prints the table; says so where there are no data."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--nets", default="cifar_resnet20,mobile_digits")
+    parser.add_argument("--nets", default=",".join(NETS))
     parser.add_argument("--bits", default="8,4")
     parser.add_argument("--learned", choices=("lsq", "lsq+"), help="learn the steps")
-    parser.add_argument("--epochs", type=float, help="instead of the settings")
-    parser.add_argument("--scales", choices=("channel", "both"), default="both")
-    parser.add_argument("--limit", type=int, default=450, help="pictures to judge by")
+    parser.add_argument("--epochs", type=float, help="instead of the settings'")
+    parser.add_argument("--settings", type=Path, help="those that benchmarks.qat_settings wrote")
+    parser.add_argument("--scales", choices=("channel", "tensor", "both"), default="both")
+    parser.add_argument("--limit", type=int, default=1000, help="pictures to judge by")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="where training runs: cpu or cuda")
+    parser.add_argument("--jobs", type=int, default=1, help="how many train side by side")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows = []
-    for net in given.nets.split(","):
-        if net != "mobile_digits" and missing_reason():
-            print(missing_reason())
-            continue
-        made = task(net, given.limit)
-        for bits in map(int, given.bits.split(",")):
-            setting = dataclasses.replace(SETTINGS[net, bits], learned=given.learned)
-            if given.epochs:
-                setting = dataclasses.replace(setting, epochs=given.epochs)
-            for per_channel in (True, False) if given.scales == "both" else (True,):
-                rows.append(compare(net, made, bits, setting, per_channel))
-    Console(width=130).print(table(rows))
+    nets = {net: judged(net, given.limit, given.device) for net in with_data(given.nets)}
+    settings = read_settings(given.settings) if given.settings else SETTINGS
+    changes = {"learned": given.learned, "epochs": given.epochs}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    settings = {key: dataclasses.replace(value, **changes) for key, value in settings.items()}
+    kinds = {"channel": (True,), "tensor": (False,), "both": (True, False)}[given.scales]
+    cases = [
+        Case(net, int(bits), per_channel)
+        for net, bits, per_channel in itertools.product(nets, given.bits.split(","), kinds)
+    ]
+    options = Options(settings, given.device)
+    rows = measured(cases, nets, given.seeds, options, given.jobs)
+    Console(width=150).print(table(rows))
     if given.json:
-        given.json.write_text(
-            json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
-        )
+        given.json.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
     return rows
 
 

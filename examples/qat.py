@@ -71,7 +71,7 @@ def finetune(
     for rows in order.split(BATCH)[:steps]:
         images = data.images[rows]
         if mirrored:
-            flipped = torch.rand(len(rows)) < 0.5
+            flipped = torch.rand(len(rows), device=images.device) < 0.5
             images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
         optimizer.zero_grad()
         F.cross_entropy(model(images), data.labels[rows]).backward()

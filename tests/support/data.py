@@ -72,6 +72,18 @@ def training_pictures(name: str = "cifar_resnet20") -> tuple[torch.Tensor, torch
     return _preprocessed(pixels, row), labels.long()
 
 
+def unseen_pictures(name: str = "cifar_resnet20") -> tuple[torch.Tensor, torch.Tensor]:
+    """1,000 labelled pictures of CIFAR-10, none of them among `training_pictures`; a net that was
+    trained on all of CIFAR-10 has seen 700 of them."""
+    folder = data_dir()
+    if folder is None:
+        raise FileNotFoundError(missing_reason())
+    row = json.loads((folder / "models.json").read_text())[name]
+    with np.load(folder / "cifar10.npz") as archive:
+        pixels, labels = torch.from_numpy(archive["x"]), torch.from_numpy(archive["y"])
+    return _preprocessed(pixels, row), labels.long()
+
+
 def _preprocessed(pixels: torch.Tensor, row: dict[str, Any]) -> torch.Tensor:
     mean = torch.tensor(row["input"]["mean"]).view(3, 1, 1)
     std = torch.tensor(row["input"]["std"]).view(3, 1, 1)
