@@ -29,6 +29,7 @@ from fxquant.config_file import write_config
 from fxquant.errors import FxquantError
 from fxquant.explanation import explain
 from fxquant.ir.printer import format_graph
+from fxquant.lowered_errors import error_report
 from fxquant.mixed.auto import auto_mixed_precision
 from fxquant.mixed.budget import Budget, BudgetError
 from fxquant.mixed.sensitivity import sensitivity
@@ -51,7 +52,6 @@ from fxquant.passes.registry import register_pass
 from fxquant.quant.batch_norm import reestimate_batch_norm, restore_batch_norm
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig, Rule
-from fxquant.quant.error_report.measure import error_report
 from fxquant.quant.ranks import reduce_across_ranks
 from fxquant.quant.spec import QuantSpec
 from fxquant.quant.weight_rounding import refine_rounding

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from fxquant.backends.lowering.check_operators import CheckOperators
@@ -198,6 +198,23 @@ class Backend(ABC):
             what = f"the backend {self.name} simulates no {kernels!r} kernels"
             raise InputError(what, fix='use kernels="reference"')
         return lowered.graph_module
+
+    def inputs_of(self, lowered: Lowered, leaves: Sequence[Any]) -> Sequence[Any]:
+        """The values of the last graph's placeholders for those of the model's inputs."""
+        return leaves
+
+    def real(self, value: Any) -> Tensor | None:
+        """The reals that a value of the last graph stands for; None where it stands for none."""
+        is_real = isinstance(value, Tensor) and value.is_floating_point()
+        return value if is_real else None
+
+    def stored(self, value: Tensor, like: Any, node: Node) -> Any:
+        """Reals as the last graph stores them at a node, whose own value was `like`."""
+        return value.to(like.dtype)
+
+    def is_activated(self, node: Node) -> bool:
+        """Whether an activation is fused into a node of the last graph."""
+        return False
 
     def can_verify(self) -> bool:
         """Whether the runtime that `verify` needs is installed."""

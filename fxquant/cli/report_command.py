@@ -1,7 +1,8 @@
 """`fxquant report pkg:factory --input 1,3,224,224 --calibrate images/ -o r.html`: what is lost.
 
 The model is quantized as `fxquant convert` does, and every layer's error against the float model is
-printed and, with `-o`, written as a page. The last quarter of the data is kept from calibration:
+printed and, with `-o`, written as a page; with `--lowered tflite` of the graph in that backend's
+dialect, with its arithmetic. The last quarter of the data is kept from calibration:
 errors are measured on it.
 """
 
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from torch.fx import GraphModule
 
 import fxquant
 from fxquant.cli.calibration_data import CalibrationData, open_calibration_data
@@ -23,6 +25,7 @@ from fxquant.cli.model_source import load_model
 from fxquant.cli.pictures import Preprocessing
 from fxquant.cli.stages import Stages
 from fxquant.quant.config import QuantConfig
+from fxquant.quant.error_report.report import ErrorReport
 
 MEASURED = 4
 """One sample in so many is kept to measure on."""
@@ -79,6 +82,10 @@ def report(
     size: Annotated[
         int | None, typer.Option(min=1, help="Shorter side of pictures before the center crop.")
     ] = None,
+    lowered: Annotated[
+        str | None,
+        typer.Option(help="Measure the last graph of this backend, e.g. tflite, instead."),
+    ] = None,
     sort: Annotated[Order, typer.Option(help="Order of the rows.")] = Order.graph,
 ) -> None:
     """Show each layer's error under quantization, and where to look first."""
@@ -93,16 +100,28 @@ def report(
     first, stages = data.call(0), Stages()
     with stages.stage("prepare"):
         prepared = fxquant.prepare(
-            load_model(model, weights), first.args, settings, kwargs=first.kwargs or None
+            load_model(model, weights),
+            first.args,
+            settings,
+            kwargs=first.kwargs or None,
+            backend=lowered or "tflite",
         )
     with stages.stage("calibrate", own_progress=True):
         fxquant.calibrate(prepared, _Part(data, range(kept)))
     with stages.stage("measure", own_progress=True):
         measured = range(kept, count) if count > 1 else range(1)
-        found = fxquant.error_report(prepared, _Part(data, measured))
+        found = _measured(prepared, _Part(data, measured), lowered)
     if sort is not Order.graph:
         found.rows = found.sorted(sort.value)
     typer.echo(found.render(max(WIDTH, Console().width)))
     if output is not None:
         found.save_html(output, title=model)
         typer.echo(f"wrote {output}")
+
+
+def _measured(prepared: GraphModule, data: _Part, lowered: str | None) -> ErrorReport:
+    """The errors in the core dialect, or in a backend's own."""
+    if lowered is None:
+        return fxquant.error_report(prepared, data)
+    quantized = fxquant.convert(prepared)
+    return fxquant.error_report(fxquant.lower(quantized, lowered), data, reference=quantized)

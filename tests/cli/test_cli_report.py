@@ -45,3 +45,20 @@ def test_a_page_that_cannot_be_written(
     code, _, err = output(capsys, *GIVEN, data, "-o", str(tmp_path / "missing" / "r.html"))
     assert code == 2
     assert "does not exist" in err
+
+
+@pytest.mark.parametrize("backend", ["tflite", "onnx"])
+def test_the_last_graph_of_a_backend(
+    capsys: pytest.CaptureFixture[str], data: str, backend: str
+) -> None:
+    pytest.importorskip("onnx" if backend == "onnx" else "flatbuffers")
+    code, out, _ = output(capsys, *GIVEN, data, "--lowered", backend)
+    assert code == 0
+    assert f"2 samples in the {backend} dialect" in out
+    assert "conv2d relu" in out
+
+
+def test_a_backend_that_does_not_exist(capsys: pytest.CaptureFixture[str], data: str) -> None:
+    code, _, err = output(capsys, *GIVEN, data, "--lowered", "tflight")
+    assert code == 2
+    assert "tflight" in err and "tflite" in err

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule
+from torch import Tensor
+from torch.fx import GraphModule, Node
 
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
 from fxquant.errors import OutputError
@@ -19,6 +20,7 @@ from fxquant.quant.constraints import ConstraintTable
 
 from .constraints import TABLE
 from .dialect import OPERATORS
+from .dialect.quantization import dequantize_linear, quantize_linear
 from .external_data import save
 from .legalize import LegalizeOnnx
 from .options import OnnxOptions
@@ -56,6 +58,16 @@ class OnnxBackend(Backend):
         legalize = LegalizeOnnx(opset=chosen.version, float_bias=chosen.float_bias)
         after = (WidenOperators(),) if before and chosen.cast_missing else ()
         return Pipeline((*before, legalize, *after), title="onnx")
+
+    def stored(self, value: Tensor, like: Any, node: Node) -> Any:
+        """Behind DequantizeLinear, on its grid."""
+        if node.target is dequantize_linear and isinstance(node.args[0], Node):
+            rounding = node.args[0]
+            grid = (*rounding.args[1:], *node.args[1:])
+            if rounding.target is quantize_linear and not any(isinstance(g, Node) for g in grid):
+                integers = quantize_linear(value, *rounding.args[1:], **rounding.kwargs)
+                return dequantize_linear(integers, *node.args[1:], **node.kwargs)
+        return super().stored(value, like, node)
 
     def write(self, graph_module: GraphModule, options: LowerOptions) -> Sequence[Segment]:
         """The protobuf, then the weights where they do not fit into it."""

@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, get_args
 
-from torch.fx import GraphModule
+from torch import Tensor
+from torch.fx import GraphModule, Node
 
 from fxquant.backends.base import Backend, Lowered, LowerOptions, Segment
 from fxquant.backends.tflite.constraints import TABLE
+from fxquant.backends.tflite.dialect import QTensor
 from fxquant.backends.tflite.dialect.table import ROWS
 from fxquant.backends.tflite.integer_promise import check_promise
 from fxquant.backends.tflite.interpreter import Kernels
+from fxquant.backends.tflite.kernels.quantization import dequantize_real, quantize_real
 from fxquant.backends.tflite.layout.assign_layout import AssignLayout
 from fxquant.backends.tflite.legalize.legalize_tflite import LegalizeTflite
 from fxquant.backends.tflite.lower_options import FUSED, TfliteOptions
@@ -21,6 +24,7 @@ from fxquant.backends.tflite.passes.drop_rounding import DropRounding
 from fxquant.backends.tflite.passes.fold_tfl_constants import FoldTflConstants
 from fxquant.backends.tflite.passes.fuse_activation import FuseActivation
 from fxquant.backends.tflite.passes.merge_pads import MergePads
+from fxquant.backends.tflite.sample_inputs import fitted_inputs
 from fxquant.backends.tflite.serialize import contents_of, serialize
 from fxquant.backends.tflite.simulation import Simulation
 from fxquant.backends.tflite.verify import verify
@@ -75,6 +79,26 @@ class TfliteBackend(Backend):
         """The file's operators by their builtin names."""
         operators = contents_of(graph_module).model.main.operators
         return dict(Counter(operator.name for operator in operators))
+
+    def inputs_of(self, lowered: Lowered, leaves: Sequence[Any]) -> Sequence[Any]:
+        """In the file's layout and dtype."""
+        return fitted_inputs(lowered.graph_module, leaves)
+
+    def real(self, value: Any) -> Tensor | None:
+        """Floats, and what integers with a scale stand for."""
+        if isinstance(value, QTensor):
+            return dequantize_real(value)
+        return super().real(value)
+
+    def stored(self, value: Tensor, like: Any, node: Node) -> Any:
+        """On the grid of the other value, where that has one."""
+        if isinstance(like, QTensor):
+            return quantize_real(value, like.qtype)
+        return super().stored(value, like, node)
+
+    def is_activated(self, node: Node) -> bool:
+        """As the operator's option says."""
+        return node.kwargs.get("fused_activation_function", "NONE") != "NONE"
 
     def check_promise(self, lowered: Lowered, core: GraphModule) -> None:
         """Walk the file: every tensor that anything reads must be integers."""

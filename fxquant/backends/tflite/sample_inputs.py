@@ -53,6 +53,11 @@ def flat_inputs(graph_module: GraphModule, sample: Any) -> tuple[Tensor, ...]:
     given = [*args, *kwargs.values()]
     if isinstance(signature, Signature):
         given = _leaves(signature, args, kwargs)
+    return fitted_inputs(graph_module, given)
+
+
+def fitted_inputs(graph_module: GraphModule, given: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The same for the tensors of a sample, in order."""
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     if len(given) != len(placeholders):
         raise InputError(f"the file has {len(placeholders)} inputs, the sample {len(given)}")

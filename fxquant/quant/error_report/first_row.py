@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch.fx import GraphModule, Node
 
 from fxquant.ir.edit import get_attribute
@@ -9,7 +11,7 @@ from fxquant.ir.source import source_of, source_text
 from fxquant.quant.constraints import annotation_of, operator_name
 from fxquant.quant.equalization.channels import constant_of
 from fxquant.quant.error_report.layer_error import Grid, LayerError
-from fxquant.quant.error_report.roles import Part, Roles
+from fxquant.quant.error_report.roles import Part, Roles, is_16_bits
 from fxquant.quant.fake_quantize import FakeQuantize
 
 
@@ -37,6 +39,17 @@ def first_row(roles: Roles, node: Node) -> LayerError:
         source=source_text(chain[0]) or "",
         grid=grid,
     )
+
+
+def origins(roles: Roles, node: Node) -> Iterator[str]:
+    """The nodes that may hold a layer's result after lowering, the likeliest first: what rounds
+    it, the operator that ends it, and those before; for an input the way it came."""
+    yield node.name
+    end = node.all_input_nodes[0] if roles.parts[node.name] is Part.ROUNDS else node
+    yield from (each.name for each in reversed(_chain(roles, end)))
+    while roles.parts[end.name] in {Part.MOVES, Part.LEAVES} and len(end.all_input_nodes) == 1:
+        end = end.all_input_nodes[0]
+        yield end.name
 
 
 def module_of(node: Node) -> str:
@@ -77,6 +90,8 @@ def _border(roles: Roles, node: Node, end: Node, grid: Grid | None) -> LayerErro
 def _dtype(root: GraphModule, node: Node) -> str:
     if node.op == "call_module":
         return str(get_attribute(root, str(node.target)).spec.dtype)
+    if is_16_bits(node.meta.get("val")):
+        return str(node.meta["val"].dtype).removeprefix("torch.")
     low, high = (int(str(each)) for each in node.args[-2:])
     return "int16" if high - low > 255 else "uint8" if low == 0 else "int8"
 
@@ -91,7 +106,7 @@ def _grid(root: GraphModule, node: Node) -> Grid | None:
             return None
         scale, zero_point = float(module.scale), int(module.zero_point)
         low, high = module.spec.low, module.spec.high
-    elif not isinstance(node.args[1], float):
+    elif len(node.args) < 2 or not isinstance(node.args[1], float):
         return None
     else:
         scale = node.args[1]

@@ -60,17 +60,30 @@ def page(report: ErrorReport, title: str = "Error of each layer") -> str:
     several = "s" if report.samples != 1 else ""
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>Quantized against float on {report.samples} sample{several}.</p>",
+        f"<p>Quantized{_stage(report)} against float on {report.samples} sample{several}.</p>",
         _outputs(report),
         _first(report),
         "<h2>Layers</h2>",
         _layers(report),
         _floats(report),
+        _unpaired(report),
     ]
     head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
     return (
         f"<!doctype html>\n<html lang=en>{head}\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
+
+
+def _stage(report: ErrorReport) -> str:
+    return f" and lowered to {escape(report.stage)}" if report.stage else ""
+
+
+def _unpaired(report: ErrorReport) -> str:
+    """What only one of two graphs has."""
+    if not report.unpaired:
+        return ""
+    rows = [[_code(n), escape(operator), escape(which)] for n, operator, which in report.unpaired]
+    return "<h2>Not compared</h2>" + _table(["node", "operator", "missing in the graph"], rows)
 
 
 def _outputs(report: ErrorReport) -> str:

@@ -30,7 +30,7 @@ from fxquant.quant.error_report.roles import Roles
 from fxquant.quant.error_report.sums import ErrorSums
 from fxquant.quant.error_report.walk import Constants, Measured, Walk
 from fxquant.quant.progress import progress_bar
-from fxquant.quant.settle import check_observers
+from fxquant.quant.settle import check_observers, fake_quantizes, settle
 
 
 def error_report(
@@ -63,7 +63,7 @@ def error_report(
     collector = _Collector(quantized, roles)
     runner, constants = BatchRunner(quantized), Constants()
     batches = islice(data if transform is None else map(transform, data), limit)
-    with _evaluated(quantized), progress_bar("measuring", progress, data, limit) as advance:
+    with evaluated(quantized), progress_bar("measuring", progress, data, limit) as advance:
         for number, batch in enumerate(batches):
             for graph, inputs in runner.calls(batch, number):
                 Walk(graph, roles, constants, collector.take).run(inputs)
@@ -81,10 +81,12 @@ def _check(quantized: GraphModule) -> None:
         raise CalibrationError("the graph is not quantized", fix=fix)
     if "observed" in properties:
         check_observers(quantized)
+        if not all(module.assigned for _, module in fake_quantizes(quantized) if module.constant):
+            settle(quantized)  # weights need no data, so nobody had to calibrate
 
 
 @contextlib.contextmanager
-def _evaluated(graph_module: GraphModule) -> Iterator[None]:
+def evaluated(graph_module: GraphModule) -> Iterator[None]:
     """Evaluation mode and no gradients inside; every module's own mode back afterwards."""
     modes = {module: module.training for module in graph_module.modules()}
     graph_module.eval()
@@ -125,8 +127,13 @@ class _Collector:
 
     def finished(self) -> ErrorReport:
         """The report with every layer's share of the noise."""
-        ratios = [row.alone.noise_to_signal for row in self.report.rows]
-        total = sum(ratio for ratio in ratios if math.isfinite(ratio))
-        for row, ratio in zip(self.report.rows, ratios, strict=True):
-            row.share = ratio / total if total and math.isfinite(ratio) else 0.0
+        take_shares(self.report)
         return self.report
+
+
+def take_shares(report: ErrorReport) -> None:
+    """Give every row its share of the noise that all layers make."""
+    ratios = [row.alone.noise_to_signal for row in report.rows]
+    total = sum(ratio for ratio in ratios if math.isfinite(ratio))
+    for row, ratio in zip(report.rows, ratios, strict=True):
+        row.share = ratio / total if total and math.isfinite(ratio) else 0.0

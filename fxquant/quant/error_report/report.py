@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -32,6 +32,20 @@ ORDERS: dict[str, Callable[[LayerError], float]] = {
 """Ways to sort rows, the worst first."""
 
 
+class Unpaired(NamedTuple):
+    """What has no counterpart in the other graph of a comparison.
+
+    Attributes:
+        node: its name.
+        operator: what it computes.
+        missing: the graph that holds nothing like it: `lowered` or `float`.
+    """
+
+    node: str
+    operator: str
+    missing: str
+
+
 @dataclass
 class ErrorReport:
     """The error of each layer, in the order of the graph.
@@ -40,11 +54,15 @@ class ErrorReport:
         rows: one for each layer, those that stayed in float included.
         outputs: error of what the model returns, by name.
         samples: how many inputs were run.
+        stage: the backend in whose dialect the graph is; empty for the core dialect.
+        unpaired: what could not be compared, because only one of two graphs has it.
     """
 
     rows: list[LayerError] = field(default_factory=list)
     outputs: dict[str, ErrorSums] = field(default_factory=dict)
     samples: int = 0
+    stage: str = ""
+    unpaired: list[Unpaired] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[LayerError]:
         return iter(self.rows)
@@ -118,7 +136,8 @@ class ErrorReport:
     def summary(self) -> list[str]:
         """The outputs' errors, and where to look first."""
         several = "s" if self.samples != 1 else ""
-        lines = [f"{self.samples} sample{several}"]
+        where = f" in the {self.stage} dialect" if self.stage else ""
+        lines = [f"{self.samples} sample{several}{where}"]
         for name, sums in self.outputs.items():
             figures = f"{decibels(sums.sqnr_db)}, cosine {sums.cosine:.5f}"
             lines.append(f"output {name}: {figures}, largest error {sums.max_abs:.3g}")
@@ -126,6 +145,10 @@ class ErrorReport:
             where = f" (in {row.module})" if row.module else ""
             what = f"{row.share:.0%} of all layers' own noise, mostly {row.cause}"
             lines.append(f"look at %{row.node}{where}: {what}; try {row.advice}")
+        for missing in dict.fromkeys(each.missing for each in self.unpaired):
+            found = [each for each in self.unpaired if each.missing == missing]
+            names = ", ".join(f"%{each.node} ({each.operator})" for each in found)
+            lines.append(f"no counterpart in the {missing} graph: {names}")
         return lines
 
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
+import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from fxquant.ir.aten import packet_name
@@ -27,6 +30,15 @@ FROZEN = (
     "dynamic_quantize",
 )
 """What `freeze` makes of a FakeQuantize."""
+
+
+CAST = "_to_copy"
+"""Twice of which, to fewer bits and back, it makes of one that rounds floats."""
+
+
+def is_16_bits(value: Any) -> bool:
+    """Whether a value is floating point of 16 bits."""
+    return isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
 
 
 class Part(Enum):
@@ -72,6 +84,12 @@ class Roles:
                 roles.ends_in[node.name] = annotation.fused_into
         return roles
 
+    def is_rounded(self, node: Node) -> bool:
+        """Whether a node gives a value that was put on its grid, right there or just before."""
+        if node.name in self.rounding:
+            return True
+        return _is_back(node) and node.all_input_nodes[0].name in self.rounding
+
     def _part(self, node: Node) -> Part:
         if node.op == "placeholder":
             return Part.INPUT
@@ -83,8 +101,10 @@ class Roles:
                 return Part.MOVES if isinstance(module, QuantStub) else Part.LEAVES
         annotation = annotation_of(node)
         quantized = annotation is not None and annotation.quantized
-        if is_getitem(node) or (
-            annotation is not None and quantized and annotation.output.kind == "carried"
+        if (
+            is_getitem(node)
+            or _is_back(node)
+            or (annotation is not None and quantized and annotation.output.kind == "carried")
         ):
             return Part.MOVES
         fused = annotation is not None and annotation.fused_into is not None
@@ -106,4 +126,18 @@ def rounds(root: GraphModule, node: Node) -> bool:
     """Whether a node puts a value on its grid, as a module or frozen."""
     if node.op == "call_module":
         return isinstance(get_attribute(root, str(node.target)), FakeQuantize)
-    return node.op == "call_function" and packet_name(node.target) in FROZEN
+    if node.op != "call_function":
+        return False
+    return packet_name(node.target) in FROZEN or _is_narrowing(node)
+
+
+def _is_narrowing(node: Node) -> bool:
+    """Whether a node is the first cast of a frozen rounding: to 16 bits, and back."""
+    is_cast = node.op == "call_function" and packet_name(node.target) == CAST
+    return is_cast and "freeze" in node.meta.get("passes", ()) and is_16_bits(node.meta["val"])
+
+
+def _is_back(node: Node) -> bool:
+    """Whether a node is the second cast of a frozen rounding."""
+    is_cast = node.op == "call_function" and packet_name(node.target) == CAST
+    return is_cast and _is_narrowing(node.all_input_nodes[0])

@@ -135,7 +135,7 @@ class Walk:
         constants = [source for source in sources if parts[source.name] is Part.CONSTANT]
         begun = [source for source in sources if self.roles.ends_in.get(source.name) == node.name]
         begun = [source for source in begun if source in self.weights]
-        if not begun and not any(source.name in self.roles.rounding for source in constants):
+        if not begun and not any(self.roles.is_rounded(source) for source in constants):
             return None
         rounded = {source: self.rounded[source] for source in constants}
         return {**self.exact, **rounded, **{source: self.weights[source] for source in begun}}
