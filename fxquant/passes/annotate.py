@@ -28,6 +28,7 @@ from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.free_precision import MOVES_FLOAT, FreePrecision
 from fxquant.passes.fusion.group import FusedGroup, group_of
+from fxquant.passes.recurrent.whole import annotated
 from fxquant.passes.registry import register_pass
 from fxquant.passes.unmet_rules import check_rules_are_met
 from fxquant.quant.config import Choice, QuantConfig
@@ -107,6 +108,7 @@ class _Decisions:
         self.found = free.placed(asked)
         self._fuse()
         self._group()
+        self.found.update(annotated(self.root, self.table, self.found))
         return self.found
 
     def _alone(self, node: Node, choice: Choice) -> Annotation:

@@ -78,9 +78,10 @@ class FinishTraining(Pass):
         _check_trained(graph_module)
         graph_module.eval()
         DropDropout().run(graph_module)
+        done: set[Node] = set()
         for node in list(graph_module.graph.nodes):
             if layout_of(node) is not None and ABSORBED not in node.meta:
-                _finish_layer(graph_module, node)
+                _finish_layer(graph_module, node, done)
         if isinstance(state.constraints, ConstraintTable):
             state.constraints = plain_table(state.constraints)
         _finish_standalone(graph_module)
@@ -129,8 +130,13 @@ class _Weight(NamedTuple):
         return self.quantizer is not None and self.quantizer.spec.axis is None
 
 
-def _finish_layer(root: GraphModule, layer: Node) -> None:
-    """Fold what a layer absorbs, and give its weight the trained grid."""
+def _finish_layer(root: GraphModule, layer: Node, done: set[Node]) -> None:
+    """Fold what a layer absorbs, and give its weight the trained grid.
+
+    Steps of a recurrent layer read one rounded weight: `done` holds those that are finished.
+    """
+    if named_arguments(layer)["weight"] in done:
+        return
     chain, weight = chain_of(layer), _weight_of(root, layer)
     if weight is None or (weight.quantizer is None and not chain):
         return
@@ -149,6 +155,8 @@ def _finish_layer(root: GraphModule, layer: Node) -> None:
     if weight.rounding is not None:
         module = weight.plain or _scaled_quantizer(weight, scale)
         _requantize(root, layer, reused, module)
+        if reused is not None:
+            done.add(reused)
 
 
 def _detached(root: GraphModule, layer: Node, weight: _Weight) -> Node | None:
@@ -159,7 +167,8 @@ def _detached(root: GraphModule, layer: Node, weight: _Weight) -> Node | None:
     rounding, read = weight.rounding, named_arguments(layer)["weight"]
     assert rounding is not None
     calls = [node for node in root.graph.nodes if node.target == rounding.target]
-    mine = read is rounding and len(rounding.users) == 1 and len(calls) == 1
+    alone = len(rounding.users) == 1 or not any(_absorbs(user) for user in rounding.users)
+    mine = read is rounding and alone and len(calls) == 1
     layer.replace_input_with(read, weight.stored)
     if mine:
         rounding.update_arg(0, None)
@@ -170,6 +179,11 @@ def _detached(root: GraphModule, layer: Node, weight: _Weight) -> Node | None:
         stored = place_parameter(root, weight.stored, name, weight.value)
     layer.replace_input_with(weight.stored, stored)
     return rounding if mine else None
+
+
+def _absorbs(user: Node) -> bool:
+    """Whether a reader of a weight is no layer, or one that takes in what stands behind it."""
+    return layout_of(user) is None or bool(chain_of(user))
 
 
 def _erase_unread(root: GraphModule, node: Node) -> None:

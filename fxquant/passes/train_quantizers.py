@@ -41,6 +41,7 @@ from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.qat.batch_norm import WeightScale
 from fxquant.quant.qat.fake_quantize import TrainedFakeQuantize
 from fxquant.quant.qat.learned import LearnedFakeQuantize
+from fxquant.quant.qat.tied_grids import TIED
 from fxquant.quant.settle import fake_quantizes
 from fxquant.quant.spec import QuantSpec
 
@@ -86,6 +87,9 @@ class TrainQuantizers(Pass):
 
     def _trained(self, module: FakeQuantize, learned: str | None) -> TrainedFakeQuantize:
         channels, constant = module.scale.numel(), module.constant
+        tied = TIED.get(module.spec.observer)
+        if tied is not None:
+            return tied(module.spec, channels, constant=constant)
         spec = replace(module.spec, observer="minmax" if constant else self.observer)
         is_operand = constant and not spec.symmetric
         if learned is None or module.is_fixed or is_operand:

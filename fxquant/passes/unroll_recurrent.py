@@ -36,6 +36,7 @@ from fxquant.ir.recurrent import Recurrent, Weights, recurrent
 from fxquant.ir.state import state_of
 from fxquant.passes.base import Pass, PassResult, Semantics, close
 from fxquant.passes.recurrent.cells import BLOCKS, STEPS, Step, grid_name
+from fxquant.passes.recurrent.whole import wants_whole, why_not_whole
 from fxquant.passes.recurrent.writer import Writer
 from fxquant.passes.registry import register_pass
 from fxquant.quant.config import QuantConfig
@@ -78,7 +79,7 @@ class UnrollRecurrent(Pass):
             found = [node for node in found if _is_quantized(config, node, graph_module)]
         found = [node for node in found if not self._stays(node)]
         for node in found:
-            _Unrolling(graph_module, node).run()
+            _Unrolling(graph_module, node, self.quantized_only and _whole(graph_module, node)).run()
         if found:
             prune_attributes(graph_module)
         return PassResult(graph_module, bool(found))
@@ -96,6 +97,19 @@ def _is_quantized(config: QuantConfig, node: Node, root: GraphModule) -> bool:
     return config.choice(node, root).precision.name != "float32"
 
 
+def _whole(root: GraphModule, node: Node) -> bool:
+    """Whether the steps are to be one operator again; why not, if they cannot, is noted."""
+    view, config = _view(node), state_of(root).config
+    config = config if isinstance(config, QuantConfig) else QuantConfig()
+    if not wants_whole(root, view.kind, config.choice(node, root).precision):
+        return False
+    why = why_not_whole(root, node, view)
+    if why is not None:
+        note = f"%{node.name}: {packet_name(node.target)} is written step by step, as {why}"
+        state_of(root).notes.setdefault(UnrollRecurrent.name, []).append(note)
+    return why is None
+
+
 def _view(node: Node) -> Recurrent:
     view = recurrent(node)
     assert view is not None
@@ -105,8 +119,9 @@ def _view(node: Node) -> Recurrent:
 class _Unrolling:
     """One operator that is written out."""
 
-    def __init__(self, root: GraphModule, node: Node) -> None:
+    def __init__(self, root: GraphModule, node: Node, whole: bool = False) -> None:
         self.root, self.node, self.view = root, node, _view(node)
+        self.whole = whole
         self.write = Writer(root, node, packet_name(node.target))
 
     def run(self) -> None:
@@ -146,7 +161,9 @@ class _Unrolling:
             for number, weights in enumerate(directions):
                 label = f"l{layer}" + "_reverse" * number
                 states = self._first(layer * len(directions) + number, weights, label)
-                outputs, final = self._direction(x, weights, label, states, number == 1)
+                layer_name = f"{self.node.name}_{label}" if self.whole else None
+                with self.write.within(layer_name, number == 1):
+                    outputs, final = self._direction(x, weights, label, states, number == 1)
                 steps.append(outputs)
                 last.append(final)
         self._give_out(steps, last)
@@ -173,7 +190,7 @@ class _Unrolling:
         """The input times its weights, in the blocks that a step reads."""
         product = self.write(
             aten.linear.default, x, weights.x, weights.x_bias, name=f"{prefix}x",
-            grid=grid_name(weights, "x"),
+            grid=grid_name(weights, "x"), part="x",
         )  # fmt: skip
         blocks = BLOCKS.get(self.view.kind, ())
         if not blocks:

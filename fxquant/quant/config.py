@@ -162,6 +162,8 @@ class QuantConfig:
             None: those of four bits only.
         outputs: observer of values that the graph returns; the extremes of logits matter.
         learned: `lsq` or `lsq+`: steps that `prepare_qat` learns (see `quant.qat.learned`).
+        recurrent: `fused`: layers over sequences are one operator where the target has it in
+            integers; `unrolled`: step by step.
         rules: exceptions, the most specific wins.
         keep_float: operators, node names or module paths (globs) that stay in float.
     """
@@ -176,6 +178,7 @@ class QuantConfig:
     refine_rounding: bool | None = None
     outputs: str | None = "minmax"
     learned: str | None = None
+    recurrent: str = "fused"
     rules: tuple[Rule, ...] = ()
     keep_float: tuple[str, ...] = ()
 
@@ -184,6 +187,9 @@ class QuantConfig:
         if self.learned not in (None, "lsq", "lsq+"):
             what = f"steps cannot be learned by {self.learned!r}"
             raise ConfigError(what, fix='use learned="lsq", "lsq+" or None')
+        if self.recurrent not in ("fused", "unrolled"):
+            what = f"recurrent layers cannot be written {self.recurrent!r}"
+            raise ConfigError(what, fix='use recurrent="fused" or "unrolled"')
 
     def resolved(self, name: str) -> Precision:
         """The precision of that name with the specs of this configuration."""

@@ -26,7 +26,7 @@ from torch.fx import GraphModule, Node
 from fxquant.ir.aten import is_aten, named_arguments, packet_name
 from fxquant.ir.edit import get_attribute
 from fxquant.quant.costs import GENERIC, CostTable
-from fxquant.quant.spec import Precision
+from fxquant.quant.spec import Precision, QuantSpec
 
 Kind = Literal["asymmetric", "symmetric", "int32", "same", "carried", "shared", "fixed", "plain"]
 
@@ -197,6 +197,8 @@ class ConstraintTable:
             float between float operators (see `passes.borders`).
         costs: what operators take in each precision.
         largest_ratio: of input scale * weight scale to output scale; None: no limit.
+        whole_layers: recurrent layers that the target computes whole in integers, by kind: the
+            spec of what they keep from step to step beside the output.
         per_tensor: dtypes of weights of which the kernels read one scale, never one per channel.
     """
 
@@ -208,6 +210,7 @@ class ConstraintTable:
     costs: CostTable = GENERIC
     largest_ratio: float | None = None
     per_tensor: frozenset[str] = frozenset()
+    whole_layers: Mapping[str, QuantSpec] = field(default_factory=dict)
 
     def row_of(self, node: Node, root: GraphModule) -> Row | None:
         """The row that counts for a node; None if the target has none."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import fxquant.quant.tied_grids
 import fxquant.quant.weight_range  # noqa: F401 - registers its observer
 from fxquant.quant.arithmetic import Parameters, along
 from fxquant.quant.narrow import dynamically_quantized, rounded_to

@@ -114,6 +114,10 @@ class Observer(nn.Module):
         compute = symmetric_parameters if spec.symmetric else affine_parameters
         return compute(low, high, spec.low, spec.high)
 
+    def tied(self, scale: Tensor) -> Tensor:
+        """A scale from elsewhere, as this kind of grid wants it (see `tied_grids`)."""
+        return scale
+
     def merge(self, other: Observer) -> None:
         """Take what another observer of the same kind has seen into this one."""
         self.low, self.high = (

@@ -85,6 +85,7 @@ def _settle_constant(root: GraphModule, module: FakeQuantize, calls: list[Node])
     scale = found.scale
     for user in (user for node in calls for user in node.users):
         scale = _with_room_for_bias(root, user, scale)
+    scale = module.observer.tied(scale)
     module.set_parameters(Parameters(scale, found.zero_point))
 
 

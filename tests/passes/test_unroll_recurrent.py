@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -205,7 +206,10 @@ class Tagger(nn.Module):
         return result
 
 
-def prepared(steps: int, config: fq.QuantConfig | None = None) -> GraphModule:
+UNROLLED = fq.QuantConfig(recurrent="unrolled")
+
+
+def prepared(steps: int, config: fq.QuantConfig = UNROLLED) -> GraphModule:
     return fq.prepare(Tagger().eval(), (torch.randn(1, steps, 4),), config)
 
 
@@ -222,7 +226,7 @@ def test_all_steps_share_their_grids() -> None:
 
 def test_quantized_steps_are_near_the_float_layer() -> None:
     model, samples = Tagger().eval(), [torch.randn(1, 8, 4) for _ in range(16)]
-    graph_module = fq.prepare(model, (samples[0],))
+    graph_module = fq.prepare(model, (samples[0],), UNROLLED)
     fq.calibrate(graph_module, samples, progress=False)
     frozen = fq.convert(graph_module)
     assert not fq.api.stayed_float(frozen)
@@ -287,7 +291,8 @@ def test_the_cell_state_can_have_sixteen_bits() -> None:
     model.get_parameter("lstm.bias_hh_l0").data[6:12] += 4  # it forgets little
     errors, casts = {}, {}
     for name, rules in {"int8": (), "wide": (wide,)}.items():
-        graph_module = fq.prepare(model, (samples[0],), fq.QuantConfig(rules=rules))
+        config = replace(UNROLLED, rules=rules)
+        graph_module = fq.prepare(model, (samples[0],), config)
         casts[name] = len({id(module) for _, module in fake_quantizes(graph_module)})
         found = {
             node.name: str(node.meta["annotation"].precision)

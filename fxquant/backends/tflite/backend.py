@@ -32,6 +32,7 @@ from fxquant.backends.tflite.verify_report import VerifyReport
 from fxquant.errors import InputError
 from fxquant.passes.base import Pass
 from fxquant.passes.pipeline import Pipeline
+from fxquant.passes.roll_recurrent import RollRecurrent
 from fxquant.passes.unroll_recurrent import UnrollRecurrent
 from fxquant.quant.constraints import ConstraintTable
 
@@ -59,6 +60,7 @@ class TfliteBackend(Backend):
         )
         return Pipeline(
             (
+                RollRecurrent(),
                 UnrollRecurrent(keep=FUSED[chosen.recurrent]),
                 *before,
                 legalize,

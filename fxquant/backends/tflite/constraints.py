@@ -36,6 +36,7 @@ from fxquant.quant.constraints import (
     shared,
     symmetric,
 )
+from fxquant.quant.tied_grids import CELL_STATE
 
 from .weight_forms import (
     BATCHED,
@@ -274,4 +275,5 @@ TABLE = ConstraintTable(
     costs=COSTS,
     largest_ratio=128,  # XNNPACK refuses a model from 256 on
     per_tensor=frozenset({"uint8"}),
+    whole_layers={"lstm": CELL_STATE},
 )

@@ -57,7 +57,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class FileOperator:
-    """One operator: builtin code and version, operands as tensor indices, options."""
+    """One operator: builtin code and version, operands as tensor indices, options.
+
+    `intermediates` are tensors without values; some kernels read scales from them.
+    """
 
     code: int
     version: int
@@ -65,6 +68,7 @@ class FileOperator:
     outputs: tuple[int, ...]
     options: Options | None = None
     custom: str | None = None
+    intermediates: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

@@ -209,12 +209,15 @@ class _Writer:
         key = (operator.code, operator.version, operator.custom)
         code = self.codes.setdefault(key, len(self.codes))
         inputs, outputs = self.numbers(operator.inputs), self.numbers(operator.outputs)
+        intermediates = self.numbers(operator.intermediates) if operator.intermediates else None
         options = operator.options
         fields = None if options is None else write_options(builder, options)
         tflite.OperatorStart(builder)
         tflite.OperatorAddOpcodeIndex(builder, code)
         tflite.OperatorAddInputs(builder, inputs)
         tflite.OperatorAddOutputs(builder, outputs)
+        if intermediates is not None:
+            tflite.OperatorAddIntermediates(builder, intermediates)
         if options is not None:
             union = union_of(options.table)
             number = UNIONS[union - 1][options.table]

@@ -30,7 +30,8 @@ GRIDS: Mapping[str, frozenset[str]] = {
     "uint8": frozenset({"uint8", "int32"}),
     "int16x8": frozenset({"int16", "int8", "int4", "int32", "int64"}),
 }
-"""What may be quantized to inside of a file, by promise; at its borders any integers may stand."""
+"""What may be quantized to inside of a file, by promise; at its borders any integers may stand, and
+the kernel of an 8-bit LSTM keeps its cell state in 16 bits."""
 
 ADVICE: Mapping[str, str] = {
     "softmax": "leave it out of the model, argmax of the logits is the same, or make rows shorter",
@@ -83,7 +84,9 @@ def _breaks(model: FileModel, index: int, required: str) -> bool:
     if tensor.dtype.startswith(("float", "bfloat", "complex")):
         return True
     at_border = index in model.main.inputs or index in model.main.outputs
-    return tensor.quantization is not None and not at_border and tensor.dtype not in GRIDS[required]
+    if tensor.quantization is None or at_border or (tensor.is_variable and tensor.dtype == "int16"):
+        return False
+    return tensor.dtype not in GRIDS[required]
 
 
 def _problems(

@@ -184,6 +184,7 @@ def _operator(raw: Any, codes: list[Any]) -> FileOperator:
         outputs=_numbers(raw.OutputsAsNumpy()),
         options=_options(raw),
         custom=custom,
+        intermediates=_numbers(raw.IntermediatesAsNumpy()),
     )
 
 

@@ -170,7 +170,11 @@ class _Walk:
         for name in row.variables:
             del self.tensors[call.arguments[name]]  # it holds something else from here on
         made = tuple(index for n, index in enumerate(outputs) if n not in kept)
-        self.operators.append(FileOperator(row.code, call.version(), inputs, made, options))
+        read = () if row.intermediates is None else row.intermediates(call)
+        scales = tuple(self.table.activation(f"{names[0]}/scale", kind) for kind in read)
+        self.operators.append(
+            FileOperator(row.code, call.version(), inputs, made, options, intermediates=scales)
+        )
 
     def variables(self, call: Call) -> dict[int | None, int]:
         """The tensors of operands that the kernel overwrites, by the result that they become."""

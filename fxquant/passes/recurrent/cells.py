@@ -47,7 +47,8 @@ class Step:
     def write(self, target: OpOverload, *args: Any, name: str) -> Node:
         """One operator of the step."""
         called = f"{self.prefix}{name}{self.suffix}"
-        return self.writer(target, *args, name=called, grid=grid_name(self.weights, name))
+        grid = grid_name(self.weights, name)
+        return self.writer(target, *args, name=called, grid=grid, part=name)
 
     def of_state(self) -> Node:
         """The state times its weights."""

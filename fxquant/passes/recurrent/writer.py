@@ -8,7 +8,9 @@ Steps of a loop compute values of the same shapes, so the type of a call is comp
 
 from __future__ import annotations
 
+import contextlib
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +20,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from fxquant.ir.edit import inherit
+from fxquant.passes.recurrent.whole import KEY, Place
 from fxquant.quant.config import PART_OF
 from fxquant.quant.grouping import GRID
 
@@ -35,14 +38,32 @@ class Writer:
         self.root, self.origin = root, origin
         self.operator_name = operator_name
         self._types: dict[Any, Any] = {}
+        self._layer: Place | None = None
         self._mode = _fake_mode(origin)
 
-    def __call__(self, target: OpOverload, *args: Any, name: str, grid: str | None = None) -> Node:
-        """A node that calls an operator; `grid` names the set of values that share one."""
+    @contextlib.contextmanager
+    def within(self, layer: str | None, backwards: bool) -> Iterator[None]:
+        """Note of the nodes made inside that they are parts of a layer, unless it is None."""
+        self._layer = None if layer is None else Place(layer, "", backwards)
+        yield
+        self._layer = None
+
+    def __call__(
+        self, target: OpOverload, *args: Any, name: str, grid: str | None = None, part: str = ""
+    ) -> Node:
+        """A node that calls an operator.
+
+        Args:
+            target: the operator.
+            *args: its arguments.
+            name: of the node, behind that of the operator that is replaced.
+            grid: names the set of values that share one.
+            part: what the node is in a step.
+        """
         with self.root.graph.inserting_before(self.origin):
             node = self.root.graph.call_function(target, args)
         node.meta["val"] = self._type(target, args)
-        return self._finish(node, name, grid)
+        return self._finish(node, name, grid, part)
 
     def parts(self, whole: Node, name: str, grid: str | None = None) -> list[Node]:
         """Every result of an operator that has several."""
@@ -57,11 +78,13 @@ class Writer:
         node.meta["val"] = whole.meta["val"][index]
         return self._finish(node, name, grid)
 
-    def _finish(self, node: Node, name: str, grid: str | None) -> Node:
+    def _finish(self, node: Node, name: str, grid: str | None, part: str = "") -> Node:
         node.name = f"{self.origin.name}_{name}"
         node.meta[PART_OF] = self.operator_name
         if grid is not None:
             node.meta[GRID] = grid
+        if self._layer is not None:
+            node.meta[KEY] = self._layer._replace(part=part)
         return inherit(node, self.origin, value=False)
 
     def _type(self, target: OpOverload, args: Any) -> Any:

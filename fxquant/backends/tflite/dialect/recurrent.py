@@ -2,6 +2,8 @@
 
     %y, %c_n = unidirectional_sequence_lstm(%x, [@i,@f,@g,@o], …, %h, %c)
 
+Of quantized values the integer kernel's own arithmetic is computed (`kernels/lstm.py`).
+
 In the file the states are *variable* tensors: the kernel reads them, overwrites them, and finds
 them again at the next call. An operator that writes such a tensor before the layer gives each call
 the state it is meant to begin with, so that here states are plain values.
@@ -10,21 +12,23 @@ the state it is meant to begin with, so that here states are plain values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .values import operator
+from ..kernels.lstm import lstm_int8
+from .values import QTensor, Value, operator
 
 
 @operator()
 def unidirectional_sequence_lstm(
-    x: Tensor,
-    input_weights: Sequence[Tensor],
-    recurrent_weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    h: Tensor,
-    c: Tensor,
+    x: Value,
+    input_weights: Sequence[Any],
+    recurrent_weights: Sequence[Any],
+    biases: Sequence[Any],
+    h: Value,
+    c: Value,
     *,
     cell_to_input: None = None,
     cell_to_forget: None = None,
@@ -35,8 +39,14 @@ def unidirectional_sequence_lstm(
     cell_clip: float = 0.0,
     proj_clip: float = 0.0,
     time_major: bool = True,
-) -> list[Tensor]:
+) -> list[Value]:
     """UNIDIRECTIONAL_SEQUENCE_LSTM: all outputs and the last c; four weights, for i, f, g and o."""
+    if isinstance(x, QTensor):
+        assert isinstance(h, QTensor) and isinstance(c, QTensor)
+        axis = 0 if time_major else 1
+        parts = input_weights, recurrent_weights, biases
+        return list(lstm_int8(x, *parts, h, c, time_axis=axis))
+    assert isinstance(h, Tensor) and isinstance(c, Tensor)
     bias = torch.cat(list(biases))
     parameters = [
         torch.cat(list(input_weights)),

@@ -94,6 +94,7 @@ class Row:
         reference: whether BUILTIN_REF has the operator.
         variables: operands that the kernel overwrites and keeps for the next call: variable tensors
             in the file; with the number of the result that the operand is afterwards, if any.
+        intermediates: types of tensors that hold no values; the kernel reads scales from them.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Row:
     refusals: tuple[str, ...] = ()
     reference: bool = True
     variables: Mapping[str, int | None] = field(default_factory=dict)
+    intermediates: Callable[[Call], Sequence[TensorType]] | None = None
 
     @property
     def code(self) -> int:

@@ -339,7 +339,8 @@ def _sequence(types: Types, options: Options) -> Shape:
 
 
 def _lstm(types: Types, options: Options) -> list[TensorType]:
-    return [TensorType(_sequence(types, options), types[0].dtype), types[-1]]
+    h, c = types[-2:]
+    return [TensorType(_sequence(types, options), h.dtype, h.quantization), c]
 
 
 _SEVERAL: dict[str, Callable[[Types, Options], list[TensorType]]] = {

@@ -5,8 +5,10 @@ row("transpose_conv", "output_shape:int32[1] filter:weight x bias:weight", ...)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from fxquant.ir.types import TensorType
 
 from ..row import Call, Operand, Option, Row
 
@@ -33,6 +35,7 @@ def row(
     builtin: str | None = None,
     reference: bool = True,
     variables: Mapping[str, int | None] | None = None,
+    intermediates: Callable[[Call], Sequence[TensorType]] | None = None,
 ) -> Row:
     """One row from its short form."""
     return Row(
@@ -50,6 +53,7 @@ def row(
         refusals=refusals,
         reference=reference,
         variables=variables or {},
+        intermediates=intermediates,
     )
 
 
