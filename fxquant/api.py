@@ -354,6 +354,8 @@ def compile(
     LowerOptions.of(io_layout, io_dtype, options, require)
     quantize = require if quantize is None else quantize
     settings = _settings(quantize, config, calibration)
+    if settings is not None and require is not None:
+        settings = replace(settings, integer_only=True)
     target = get_backend(backend)
     chosen = dict(options or {})
     if settings is not None and settings.uniform in target.by_options:

@@ -7,6 +7,7 @@ everything else has gone well.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -129,6 +130,8 @@ def convert(
     if quantize is None and require is not None:
         quantize = Quantize(require.value)
     chosen = _configuration(quantize, calibrate) if config is None else _read(config, calibrate)
+    if chosen is not None and require is not None:
+        chosen = replace(chosen, integer_only=True)
     data = None
     if calibrate is not None:
         data = open_calibration_data(calibrate, specs, preprocessing, limit)

@@ -44,6 +44,7 @@ from fxquant.quant.constraints import (
 from fxquant.quant.spec import FLOAT32, Precision, precision
 from fxquant.report import StayedFloat
 
+NOT_ASKED = "is computed in integers only if they are asked for: float is faster and closer"
 NO_WEIGHTS = "has no weights to store narrow"
 
 
@@ -89,7 +90,7 @@ class _Decisions:
     """The decisions for one graph: operators alone, then borders, then chains."""
 
     def __init__(self, root: GraphModule, table: ConstraintTable, config: QuantConfig) -> None:
-        self.root, self.table = root, table
+        self.root, self.table, self.config = root, table, config
         self.choices, self.misfits = config.judged(root)
         for node in self.choices:
             leader = leader_of(node)
@@ -124,7 +125,7 @@ class _Decisions:
         if outside is not None and wanted.form != "float":
             return Annotation(FLOAT32, str(outside))
         while wanted.form != "float":
-            problem = self._problem(node, wanted, row)
+            problem = self._problem(node, wanted, row, self.config.wants_integers(choice))
             if problem is None and wanted is choice.precision:
                 return Annotation(wanted, choice.rule, row)
             if problem is None:
@@ -135,7 +136,9 @@ class _Decisions:
             return Annotation(choice.precision, f"rule {choice.rule}")
         return Annotation(FLOAT32, reason)
 
-    def _problem(self, node: Node, wanted: Precision, row: Row | None) -> str | None:
+    def _problem(
+        self, node: Node, wanted: Precision, row: Row | None, integers: bool
+    ) -> str | None:
         """Why a node cannot be of a precision; None if it can."""
         if wanted.form == "rounded":
             return None
@@ -147,6 +150,10 @@ class _Decisions:
         problem = row.problem(node) or _weights_problem(node, row)
         assert wanted.activations is not None
         if problem is None and wanted.activations.dtype not in row.dtypes:
+            return name
+        if problem is None and row.asked_only and not integers:
+            return f"{_title(node, self.root)} {NOT_ASKED}"
+        if problem is None and row.in_steps:
             return name
         if problem is None and row.weights is not None and _has_weights(node, row):
             return row.weights.problem(wanted)

@@ -26,6 +26,7 @@ from fxquant.passes.keep_batch_norms import KeepBatchNorms
 from fxquant.passes.pipeline import Pipeline
 from fxquant.passes.train_quantizers import TrainQuantizers
 from fxquant.passes.unroll_recurrent import UnrollRecurrent
+from fxquant.passes.write_integer_steps import WriteIntegerSteps
 
 FLOAT: tuple[Pass, ...] = (
     Functionalize(),
@@ -43,6 +44,7 @@ FLOAT: tuple[Pass, ...] = (
 PTQ: tuple[Pass, ...] = (
     *FLOAT,
     UnrollRecurrent(quantized_only=True),
+    WriteIntegerSteps(),
     Annotate(),
     InsertStubs(),
     InsertObservers(),
@@ -56,6 +58,7 @@ QAT: tuple[Pass, ...] = (
     CommonSubexpressions(),
     DeadCode(),
     UnrollRecurrent(quantized_only=True),
+    WriteIntegerSteps(),
     Annotate(),
     InsertStubs(),
     InsertObservers(),

@@ -160,6 +160,8 @@ class QuantConfig:
         correct_bias: take the mean error of quantization out of biases (see `bias_correction`).
         refine_rounding: round weights by what they do to a layer's output (see `weight_rounding`);
             None: those of four bits only.
+        integer_only: compute in integers also what is faster and closer in float, e.g. layer_norm;
+            what `require=` implies.
         outputs: observer of values that the graph returns; the extremes of logits matter.
         learned: `lsq` or `lsq+`: steps that `prepare_qat` learns (see `quant.qat.learned`).
         recurrent: `fused`: layers over sequences are one operator where the target has it in
@@ -176,6 +178,7 @@ class QuantConfig:
     absorb_bias: bool = False
     correct_bias: bool = True
     refine_rounding: bool | None = None
+    integer_only: bool = False
     outputs: str | None = "minmax"
     learned: str | None = None
     recurrent: str = "fused"
@@ -214,6 +217,10 @@ class QuantConfig:
         """Whether some values can only be quantized after calibration."""
         named = (self.precision, *(rule.precision for rule in self.rules))
         return any(precision(name).quantized for name in named)
+
+    def wants_integers(self, choice: Choice) -> bool:
+        """Whether a node shall compute in integers even if float is faster and closer there."""
+        return choice.precision.quantized and (self.integer_only or choice.asked is not None)
 
     def choices(self, graph_module: GraphModule) -> dict[Node, Choice]:
         """The precision that the rules give to each operator of a graph.

@@ -142,6 +142,9 @@ class Row:
         when: the row counts only for nodes of which this holds.
         checks: what may still be wrong with a node; each returns the reason or None.
         reason: why the operator has no integer form at all.
+        asked_only: whether its integer form is slower or coarser than float, so that it is taken
+            only where integers are asked for (`QuantConfig.wants_integers`).
+        in_steps: whether its integer form is several operators, which `write-integer-steps` writes.
         weights: what constant weights (operands that are `symmetric`) may be stored as; None:
             as a precision with integer activations says, and nothing else.
     """
@@ -154,6 +157,8 @@ class Row:
     checks: tuple[Check, ...] = ()
     reason: str = ""
     weights: WeightForms | None = None
+    asked_only: bool = False
+    in_steps: bool = False
 
     def problem(self, node: Node) -> str | None:
         """Why this node cannot be computed in integers; None if it can."""

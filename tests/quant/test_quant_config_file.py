@@ -24,7 +24,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.max_pool2d(torch.relu(self.conv(x)), 2)
-        x = torch.erf(x) * 2.0
+        x = torch.sinh(x) * 2.0
         return torch.sigmoid(self.head(x.flatten(1)))
 
 
@@ -55,7 +55,7 @@ def test_every_node_has_a_line_that_says_why(path: Path) -> None:
     assert listed[0] == "conv: int8 # conv2d f32[1,4,8,8] in conv"
     assert listed[1] == "# relu: int8 # relu f32[1,4,8,8]; ends conv"
     assert "# max_pool2d: int8 # max_pool2d f32[1,4,4,4]; follows what it moves" in listed
-    assert "erf: float32 # erf f32[1,4,4,4]; tflite has no int8 kernel for aten.erf" in listed
+    assert "sinh: float32 # sinh f32[1,4,4,4]; tflite has no int8 kernel for aten.sinh" in listed
     names = {line.removeprefix("# ").partition(":")[0] for line in listed}
     assert names == set(precisions(None))
 
@@ -114,13 +114,13 @@ def test_a_node_that_is_no_longer_there(path: Path) -> None:
 
 def test_a_precision_that_the_target_lacks(path: Path) -> None:
     written(path)
-    path.write_text(path.read_text().replace("erf: float32", "erf: int8"))
+    path.write_text(path.read_text().replace("sinh: float32", "sinh: int8"))
     with pytest.raises(ConfigError) as error:
         precisions(fq.QuantConfig.from_yaml(path))
-    line = line_of(path, "  erf: int8")
-    rule = f"rule node=erf -> int8 ({path.name}:{line})"
-    assert f"{rule}: tflite has no int8 kernel for aten.erf" in str(error.value)
-    assert "torch.erf(x) * 2.0" in str(error.value)
+    line = line_of(path, "  sinh: int8")
+    rule = f"rule node=sinh -> int8 ({path.name}:{line})"
+    assert f"{rule}: tflite has no int8 kernel for aten.sinh" in str(error.value)
+    assert "torch.sinh(x) * 2.0" in str(error.value)
 
 
 def test_bad_files(path: Path) -> None:

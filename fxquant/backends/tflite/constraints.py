@@ -10,6 +10,7 @@ stays in float, and so does one without a kernel for the dtype that is asked for
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from torch.fx import Node
@@ -181,10 +182,9 @@ ARITHMETIC: Mapping[str, Row | tuple[Row, ...]] = {
     "minimum": row(self=shared, other=shared, output=shared, dtypes=ALL),
     "pow": (
         row(self=asymmetric, dtypes=ALL, when=_argument_is("exponent", 2, 2.0)),
+        Row({"self": asymmetric}, dtypes=ALL, when=_is_constant("exponent"), asked_only=True),
         refused("POW computes in float only"),
     ),
-    "sqrt": refused("SQRT fails where a quantized input is negative"),
-    "rsqrt": refused("RSQRT fails where a quantized input is 0"),
     "sum": row(self=asymmetric, dtypes=ALL),
 }
 
@@ -236,6 +236,20 @@ POOLS: Mapping[str, Row | tuple[Row, ...]] = {
     "_upsample_nearest_exact2d": _moves(),
 }
 
+LOOKED_UP = """
+celu cos erf exp2 expm1 hardshrink log log10 log1p log2 log_sigmoid log_sigmoid_forward mish
+reciprocal rsqrt selu sin softplus softshrink sqrt tan threshold
+"""
+"""Functions of one value, by a table or a kernel that is slower or coarser than float."""
+
+IN_STEPS = "group_norm instance_norm layer_norm rms_norm"
+"""Operators that integers compute in several steps."""
+
+ASKED: Mapping[str, Row] = {
+    **{name: replace(_computes(), asked_only=True) for name in LOOKED_UP.split()},
+    **{name: Row(dtypes=ALL, asked_only=True, in_steps=True) for name in IN_STEPS.split()},
+}
+
 MOVING = """
 _unsafe_view alias as_strided channel_shuffle chunk clone contiguous detach expand expand_as
 flatten flip getitem index_select movedim narrow native_channel_shuffle permute pixel_shuffle
@@ -269,7 +283,7 @@ upsample_bilinear2d
 
 TABLE = ConstraintTable(
     "tflite",
-    {**CONVOLUTIONS, **PRODUCTS, **ARITHMETIC, **ACTIVATIONS, **POOLS, **MOVERS},
+    {**CONVOLUTIONS, **PRODUCTS, **ARITHMETIC, **ACTIVATIONS, **POOLS, **ASKED, **MOVERS},
     clamps=CLAMPS,
     free=frozenset(FREE.split()),
     costs=COSTS,

@@ -22,6 +22,7 @@ from fxquant.ir.aten import is_aten
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_text
 from fxquant.ir.state import state_of
+from fxquant.passes.annotate import NOT_ASKED
 from fxquant.passes.free_precision import BETWEEN_FLOATS
 from fxquant.quant.constraints import operator_name
 
@@ -36,14 +37,12 @@ the kernel of an 8-bit LSTM keeps its cell state in 16 bits."""
 ADVICE: Mapping[str, str] = {
     "softmax": "leave it out of the model, argmax of the logits is the same, or make rows shorter",
     "log_softmax": "leave it out of the model, argmax of the logits is the same",
-    "erf": "use nn.GELU, which has an integer kernel",
-    "layer_norm": "use BatchNorm, which is folded into the layer before it",
-    "group_norm": "use BatchNorm, which is folded into the layer before it",
-    "instance_norm": "use BatchNorm, which is folded into the layer before it",
     "div": "multiply by the reciprocal of a constant",
-    "elu": "use LeakyReLU, ReLU or SiLU",
 }
 """What to do instead, by core operator."""
+
+ASK = "prepare the model with QuantConfig(integer_only=True), as compile(require=) does"
+"""What to do about operators whose integer form is not the default."""
 
 
 def check_promise(program: GraphModule, data: bytes, required: str, core: GraphModule) -> None:
@@ -121,7 +120,7 @@ def _explained(node: Node, core: GraphModule, reason: str) -> Problem:
     operator = operator_name(node, core)
     title = f"aten.{operator}" if is_aten(node) else operator
     what = reason if title in reason else f"{title} computes in float: {reason}"
-    fix = ADVICE.get(operator)
+    fix = ASK if NOT_ASKED in reason else ADVICE.get(operator)
     return Problem(what, format_node(node, core), source_text(node), fix)
 
 

@@ -61,9 +61,11 @@ class Writer:
             part: what the node is in a step.
         """
         with self.root.graph.inserting_before(self.origin):
-            node = self.root.graph.call_function(target, args)
+            node = self.root.graph.create_node(
+                "call_function", target, args, {}, name=f"{self.origin.name}_{name}"
+            )
         node.meta["val"] = self._type(target, args)
-        return self._finish(node, name, grid, part)
+        return self._finish(node, grid, part)
 
     def parts(self, whole: Node, name: str, grid: str | None = None) -> list[Node]:
         """Every result of an operator that has several."""
@@ -74,12 +76,14 @@ class Writer:
 
     def _part(self, whole: Node, index: int, name: str, grid: str | None) -> Node:
         with self.root.graph.inserting_before(self.origin):
-            node = self.root.graph.call_function(operator.getitem, (whole, index))
+            node = self.root.graph.create_node(
+                "call_function", operator.getitem, (whole, index), {},
+                name=f"{self.origin.name}_{name}",
+            )  # fmt: skip
         node.meta["val"] = whole.meta["val"][index]
-        return self._finish(node, name, grid)
+        return self._finish(node, grid)
 
-    def _finish(self, node: Node, name: str, grid: str | None, part: str = "") -> Node:
-        node.name = f"{self.origin.name}_{name}"
+    def _finish(self, node: Node, grid: str | None, part: str = "") -> Node:
         node.meta[PART_OF] = self.operator_name
         if grid is not None:
             node.meta[GRID] = grid

@@ -1,16 +1,17 @@
-"""CAST between numbers without scale."""
+"""CAST between numbers; of quantized values the integers, without their meaning."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .values import has_data, operator
+from .values import Value, data_of, has_data, operator
 
 
 @operator()
-def cast(x: Tensor, *, out_data_type: str) -> Tensor:
+def cast(x: Value, *, out_data_type: str) -> Tensor:
     """CAST: float to integer truncates and saturates, NaN becomes the greatest integer."""
+    x = data_of(x)
     dtype: torch.dtype = getattr(torch, out_data_type.lower())
     to_integer = not dtype.is_floating_point and dtype != torch.bool
     if not (x.dtype.is_floating_point and to_integer and has_data(x)):

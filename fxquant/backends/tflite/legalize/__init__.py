@@ -19,7 +19,8 @@ from . import (
     transposed,
     volumes,
 )
-from . import prims as prims  # its twins must be registered before
+from . import looked_up as looked_up  # what it extends must be registered before
+from . import prims as prims  # and its twins
 from .legalize_tflite import LegalizeTflite
 from .registry import RULES, Rule, legalize
 from .rewriter import NoIntegerForm, Rewriter, Unsupported

@@ -17,6 +17,7 @@ from fxquant.ir.aten import aten
 from .grids import float32, quantize_constant
 from .registry import legalize
 from .rewriter import NoIntegerForm, Rewriter
+from .tables import by_table
 from .values import Constant, Value
 
 SIGMOIDS = {
@@ -173,7 +174,9 @@ def elu(
     """ELU for alpha 1; others as scale * (relu(x) + alpha * (e^min(x, 0) - 1))."""
     plain = alpha == scale == input_scale == 1
     if r.out is not None and not (plain and r.out.dtype == "int8"):
-        raise NoIntegerForm("ELU has a kernel only for int8 and alpha 1")
+        if not r.integer_only:
+            raise NoIntegerForm("ELU has a kernel only for int8 and alpha 1")
+        return by_table(r, x, lambda reals: aten.elu(reals, alpha, scale, input_scale))
     if plain:
         return r.emit(tfl.elu, x, out=r.out)
     positive = r.emit(tfl.relu, x)

@@ -14,8 +14,10 @@ from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.dialect.values import QType
 from fxquant.ir.aten import aten
 
+from .grids import float32, quantize_constant
 from .registry import legalize
 from .rewriter import NoIntegerForm, Rewriter, Unsupported
+from .tables import by_table
 from .values import Constant, Value
 
 Operand = Value | complex
@@ -179,7 +181,9 @@ def pow_scalar(r: Rewriter, x: Value, exponent: float) -> Value:
     if exponent == 2:
         return square(r, x)
     if r.out is not None:
-        raise NoIntegerForm("POW computes in float only")
+        if not r.integer_only:
+            raise NoIntegerForm("POW computes in float only")
+        return by_table(r, x, lambda reals: reals**exponent)
     if not r.result_dtype.is_floating_point:
         return pow(r, x, exponent)
     (x,) = r.operands(x)
@@ -256,15 +260,79 @@ FLOAT_FUNCTIONS = {
     aten.ceil.default: "ceil",
     aten.round.default: "round",
     aten.sign.default: "sign",
-    aten.sqrt.default: "sqrt",
-    aten.rsqrt.default: "rsqrt",
 }
-INTEGER_FUNCTIONS = {aten.exp.default: "exp", aten.abs.default: "abs", aten.log.default: "log"}
+INTEGER_FUNCTIONS = {aten.exp.default: "exp", aten.abs.default: "abs"}
 
 for _operator, _function in FLOAT_FUNCTIONS.items():
     legalize(_operator)(_unary(_function))
 for _operator, _function in INTEGER_FUNCTIONS.items():
     legalize(_operator, quantized=True)(_unary_quantized(_function))
+
+
+@legalize(aten.log.default, quantized=True)
+def log(r: Rewriter, x: Value) -> Value:
+    """LOG of 8 bits; it has no kernel for uint8, and a coarse one for 16 bits."""
+    if r.out is None:
+        return r.emit(tfl.log, *r.operands(x))
+    if not r.integer_only:
+        raise NoIntegerForm("LOG of integers is coarser than of floats")
+    return r.emit(tfl.log, x, out=r.out) if r.out.dtype == "int8" else by_table(r, x, torch.log)
+
+
+@legalize(aten.sqrt.default, quantized=True)
+def sqrt(r: Rewriter, x: Value) -> Value:
+    """SQRT; its integers are cut off, not rounded, so 8 bits are looked up instead."""
+    if r.out is None:
+        return r.emit(tfl.sqrt, *r.operands(x))
+    if not r.integer_only:
+        raise NoIntegerForm("SQRT cuts integers off instead of rounding them")
+    if r.out.dtype != "int16":
+        return by_table(r, x, torch.sqrt)
+    return r.emit(tfl.sqrt, _ends_at(r, x, 0), out=r.out)
+
+
+@legalize(aten.rsqrt.default, quantized=True)
+def rsqrt(r: Rewriter, x: Value) -> Value:
+    """RSQRT; its kernels refuse what is not positive, so integers are one step at the least."""
+    if r.out is None:
+        return r.emit(tfl.rsqrt, *r.operands(x))
+    if not r.integer_only:
+        raise NoIntegerForm("RSQRT fails where a quantized operand is 0")
+    if r.out.dtype == "uint8":
+        return by_table(r, x, torch.rsqrt)
+    result: Value = r.emit(tfl.rsqrt, _ends_at(r, x, 1), out=r.out)
+    for part in FINER if r.out.dtype == "int16" else ():
+        result = _finer_rsqrt(r, x, part, result)
+    return result
+
+
+FINER = (16, 256)
+"""Parts of the range of a 16-bit operand where RSQRT is read from a finer grid.
+
+Its 256 samples above 0 lie even, and the first of them far apart on a curve as steep as that.
+"""
+
+
+def _finer_rsqrt(r: Rewriter, x: Value, part: int, coarse: Value) -> Value:
+    """RSQRT of what is in the lowest part of the range, from a grid of that part."""
+    kind = r.qtype(x)
+    assert kind is not None
+    grid = QType(kind.dtype, float32(kind.scale / part), kind.zero_point)
+    fine = r.emit(tfl.rsqrt, _ends_at(r, r.quantize(x, grid), 1), out=r.out)
+    # LESS of quantized values compares them in 1/256; plain integers it compares as they are.
+    end = r.scalar(kind.zero_point + 32767 // part, torch.int32)
+    is_low = r.emit(tfl.less, r.cast(x, torch.int32), end)
+    return r.emit(tfl.select_v2, is_low, fine, coarse)
+
+
+def _ends_at(r: Rewriter, x: Value, steps: int) -> Value:
+    """A quantized value that is so many steps above zero at the least."""
+    kind = r.qtype(x)
+    if kind is None or kind.zero_point + steps > torch.iinfo(kind.torch_dtype).max:
+        raise NoIntegerForm("its operand has no grid, or one without positive numbers")
+    if kind.zero_point + steps == torch.iinfo(kind.torch_dtype).min:
+        return x
+    return r.emit(tfl.maximum, x, quantize_constant(r.scalar(kind.scale * steps), kind))
 
 
 @legalize(aten.log2.default)

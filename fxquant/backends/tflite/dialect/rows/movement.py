@@ -269,7 +269,7 @@ CASTS = (
         "x",
         "CastOptions",
         "in_data_type:TensorType out_data_type:TensorType",
-        kinds="f32 f16 bf16 f64 i8 u8 i16 u16 i32 u32 i64 bool",
+        kinds="f32 f16 bf16 f64 i8 u8 i16 u16 i32 u32 i64 bool q8 qu8 q16",
         versions={
             "i8": 3,
             "result i8": 3,

@@ -1,0 +1,20 @@
+"""Operators as steps that integer kernels compute: one function for each, by operator name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch.fx import Node
+
+from .normalizations import group_norm, instance_norm, layer_norm, rms_norm
+from .steps import Steps
+
+STEPS: Mapping[str, Callable[[Steps, Node], Node]] = {
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+    "rms_norm": rms_norm,
+}
+"""What writes the steps of an operator right before it, and returns the node of the result."""
+
+__all__ = ["STEPS", "Steps"]
