@@ -153,7 +153,7 @@ class _Decisions:
             return name
         if problem is None and row.asked_only and not integers:
             return f"{_title(node, self.root)} {NOT_ASKED}"
-        if problem is None and row.in_steps:
+        if problem is None and row.asked_only and row.in_steps:
             return name
         if problem is None and row.weights is not None and _has_weights(node, row):
             return row.weights.problem(wanted)

@@ -64,11 +64,11 @@ def _asked(root: GraphModule) -> Iterator[tuple[Node, str]]:
     for node in root.graph.nodes:
         inside = is_aten(node) and OUTSIDE not in node.meta
         row = table.row_of(node, root) if inside else None
-        if row is None or not row.in_steps or operator_name(node, root) not in STEPS:
+        if row is None or operator_name(node, root) not in STEPS:
             continue
         choice = config.choice(node, root)
         spec = choice.precision.activations
-        if config.wants_integers(choice) and spec is not None and spec.dtype in row.dtypes:
+        if config.wants_integers(choice) and spec is not None and spec.dtype in row.in_steps:
             yield node, spec.dtype
 
 

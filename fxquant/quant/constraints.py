@@ -144,7 +144,8 @@ class Row:
         reason: why the operator has no integer form at all.
         asked_only: whether its integer form is slower or coarser than float, so that it is taken
             only where integers are asked for (`QuantConfig.wants_integers`).
-        in_steps: whether its integer form is several operators, which `write-integer-steps` writes.
+        in_steps: the activation dtypes in which it is several operators, which
+            `write-integer-steps` writes.
         weights: what constant weights (operands that are `symmetric`) may be stored as; None:
             as a precision with integer activations says, and nothing else.
     """
@@ -158,7 +159,7 @@ class Row:
     reason: str = ""
     weights: WeightForms | None = None
     asked_only: bool = False
-    in_steps: bool = False
+    in_steps: tuple[str, ...] = ()
 
     def problem(self, node: Node) -> str | None:
         """Why this node cannot be computed in integers; None if it can."""

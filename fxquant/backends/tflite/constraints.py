@@ -98,6 +98,22 @@ def _holds_constant(name: str, node: Node) -> bool:
     return not isinstance(value, Node) or is_attribute(value)
 
 
+def _is_plain_attention(node: Node) -> bool:
+    given = named_arguments(node)
+    return not given["dropout_p"] and not given["enable_gqa"]
+
+
+def _is_unmasked(node: Node) -> bool:
+    given = named_arguments(node)
+    masked = given["attn_mask"] is not None or given["is_causal"]
+    return _is_plain_attention(node) and not masked
+
+
+def _is_masked_by_constants(node: Node) -> bool:
+    mask = named_arguments(node)["attn_mask"]
+    return _is_plain_attention(node) and (mask is None or is_attribute(mask))
+
+
 def _to_one_pixel(node: Node) -> bool:
     return all(size == 1 for size in named_arguments(node)["output_size"])
 
@@ -174,6 +190,7 @@ ARITHMETIC: Mapping[str, Row | tuple[Row, ...]] = {
     "mul": row(self=asymmetric, other=asymmetric, dtypes=ALL, fuses=True),
     "div": (
         row(self=asymmetric, dtypes=ALL, when=_is_constant("other")),
+        Row(dtypes=ALL, asked_only=True, in_steps=ALL, when=_argument_is("rounding_mode", None)),
         refused("DIV fails where the quantized divisor is 0"),
     ),
     "neg": _computes(),
@@ -245,9 +262,13 @@ reciprocal rsqrt selu sin softplus softshrink sqrt tan threshold
 IN_STEPS = "group_norm instance_norm layer_norm rms_norm"
 """Operators that integers compute in several steps."""
 
-ASKED: Mapping[str, Row] = {
+ASKED: Mapping[str, Row | tuple[Row, ...]] = {
     **{name: replace(_computes(), asked_only=True) for name in LOOKED_UP.split()},
-    **{name: Row(dtypes=ALL, asked_only=True, in_steps=True) for name in IN_STEPS.split()},
+    **{name: Row(dtypes=ALL, asked_only=True, in_steps=ALL) for name in IN_STEPS.split()},
+    "scaled_dot_product_attention": (
+        Row(dtypes=SIGNED, asked_only=True, in_steps=SIGNED, when=_is_unmasked),
+        Row(dtypes=SIGNED, asked_only=True, in_steps=("int16",), when=_is_masked_by_constants),
+    ),
 }
 
 MOVING = """

@@ -106,6 +106,55 @@ def test_a_constant_row_is_normalized_to_its_bias() -> None:
     assert float(found.abs().max()) < 0.05
 
 
+class Attention(nn.Module):
+    """One head whose queries, keys and values are layers of the input."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (layer(x) for layer in self.layers)
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+
+
+@pytest.mark.parametrize(
+    ("causal", "require"), [(False, "int8"), (False, "int16x8"), (True, "int16x8")]
+)
+def test_attention_in_integers(causal: bool, require: Require) -> None:
+    torch.manual_seed(0)
+    model, data = Attention(causal).eval(), list(torch.randn(5, 2, 8, 16))
+    lowered = compiled(model, data, require=require)
+    fq.verify(lowered, data[:1]).check()
+    assert decibels(lowered, model, data[0]) > LEAST[require]
+
+
+def test_a_mask_needs_sixteen_bits() -> None:
+    model, data = Attention(True).eval(), list(torch.randn(5, 2, 8, 16))
+    with pytest.raises(UnsupportedOp, match="a mask needs 16 bits"):
+        compiled(model, data, require="int8")
+    rule = fq.Rule("int16x8", op="scaled_dot_product_attention")
+    wide = fq.QuantConfig(rules=(rule,))
+    lowered = compiled(model, data, quantize=wide, require="int16x8", io_dtype="int8")
+    assert decibels(lowered, model, data[0]) > LEAST["int8"]
+
+
+class Quotient(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.relu(x) / (torch.sigmoid(y) + 0.5)
+
+
+@pytest.mark.parametrize("require", PROMISES)
+def test_a_quotient_in_integers(require: Require) -> None:
+    torch.manual_seed(0)
+    model, data = Quotient().eval(), [(torch.randn(2, 64), torch.randn(2, 64)) for _ in range(4)]
+    lowered = fq.compile(model, data[0], require=require, calibration=data, progress=False)
+    fq.verify(lowered, data[:1]).check()
+    (found,) = run_graph(lowered, data[0])
+    torch.testing.assert_close(found, model(*data[0]), atol=0.05, rtol=0.02)
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "celu": lambda x: functional.celu(x, 0.7),
     "cos": torch.cos,
