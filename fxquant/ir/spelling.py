@@ -48,6 +48,10 @@ RECURRENT_DEFAULTS: Mapping[str, Any] = {
     "proj_size": 0,
     "nonlinearity": "tanh",
 }
+# Classes that exist to be told apart by torch's own quantization, and do nothing else.
+SAME_AS: Mapping[type[nn.Module], type[nn.Module]] = {
+    nn.modules.linear.NonDynamicallyQuantizableLinear: nn.Linear
+}
 NAMED = frozenset({"kernel_size", "size", "scale_factor"})  # clearer with their names
 WINDOWS = frozenset({"kernel_size", "stride", "padding", "dilation", "output_padding"})
 
@@ -149,6 +153,7 @@ def same(first: Any, second: Any) -> bool:
 
 def class_code(cls: type[nn.Module]) -> str | None:
     """A class as code, None if it is neither of torch nor of fxquant."""
+    cls = SAME_AS.get(cls, cls)
     if getattr(nn, cls.__name__, None) is cls:
         return f"nn.{cls.__name__}"
     if cls.__module__.startswith("fxquant."):

@@ -39,6 +39,9 @@ class DropDropout(Pass):
             assert isinstance(source, Node)
             node.replace_all_uses_with(source)
             graph_module.graph.erase_node(node)
+        still = {str(node.target) for node in graph_module.graph.find_nodes(op="call_module")}
+        for target in {str(node.target) for node in found} - still:
+            graph_module.delete_submodule(target)
         return PassResult(graph_module, bool(found))
 
 

@@ -9,19 +9,23 @@ return %add                                return out
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
 from torch.fx import Node
 
 from fxquant.backends.source.calls import Call, result_code
 from fxquant.backends.source.expressions import Names, argument, expression
 from fxquant.backends.source.layout import WIDTH, Code, Group, Hole, call, fill, flat, holes
 from fxquant.backends.source.loops import fold_loops
+from fxquant.backends.source.method_chains import join_methods
 from fxquant.backends.source.places import Places
 from fxquant.backends.source.regions import Item, Region
 from fxquant.backends.source.statements import Statement
+from fxquant.backends.source.succession import GOES_ON, function_name, predecessors
 from fxquant.backends.source.variables import (
     RESERVED,
     Step,
@@ -85,12 +89,17 @@ class BodyWriter:
         inputs: Mapping[Node, str] | None = None,
     ) -> None:
         self.region, self.places, self.comment = region, places, comment
+        self.shapes = False
         self.names: dict[Node, str] = {}
         self.gathered = inputs is None and _is_gathered(region)
         self.inputs = self._input_names() if inputs is None else dict(inputs)
         lists = {tuple(region.inputs): GATHERED} if self.gathered else {}
         self.spelling = Names(self.name, lists)
+        self.readers = Counter(node for item in region.items for node in set(_operands(item)))
+        self.readers.update(region.outputs)
         self.absorbed: set[Node] = set()
+        self.fixed: set[Node] = set()
+        self.unpacked: dict[Node, list[Node | None]] = {}
         self.steps = [(item, step) for item, step in self._steps() if step is not None]
 
     def write(self) -> Body:
@@ -102,8 +111,14 @@ class BodyWriter:
         arguments = [f"*{GATHERED}"] if self.gathered else list(self.inputs.values())
         return Body(arguments, statements, result or None)
 
-    def write_root(self, around: Call, outputs: Sequence[Node], shape: Structure) -> Body:
-        """The body of the model's own `forward`, around which stands the user's call."""
+    def write_root(
+        self, around: Call, outputs: Sequence[Node], shape: Structure, *, shapes: bool = True
+    ) -> Body:
+        """The body of the model's own `forward`, around which stands the user's call.
+
+        With `shapes`, a module that changes its input's says to what.
+        """
+        self.shapes = shapes
         self.names = choose_names([step for _, step in self.steps], self.inputs, outputs)
         unpack = [Statement([name], code) for name, code in around.unpack]
         result = result_code(shape, [self.name(node) for node in outputs], around)
@@ -112,7 +127,7 @@ class BodyWriter:
     def statements(self) -> list[Statement]:
         """All statements but the return, loops folded."""
         statements = [self._statement(item, step) for item, step in self.steps]
-        return fold_loops(statements, self.region.path, self.places)
+        return fold_loops(join_methods(statements), self.region.path, self.places)
 
     def name(self, node: Node) -> str:
         """How a value is read."""
@@ -137,13 +152,30 @@ class BodyWriter:
 
     def _step(self, item: Item) -> Step | None:
         if isinstance(item, Region):
-            return Step(module_label(item.path), self._variables(item.inputs), item.outputs)
+            reads = self._variables(item.inputs)
+            varying = [node for node in reads if node not in self.fixed]
+            after = self._passed_on(varying[:1])
+            return Step(module_label(item.path), reads, item.outputs, after)
         if item in self.absorbed:
             return None
         parts = self._parts(item)
-        self.absorbed.update(parts)
+        self.absorbed.update(parts.values())
+        makes = list(parts.values()) or [item]
+        if parts:
+            places = range(len(item.meta["val"]))
+            self.unpacked[item] = [parts.get(place) for place in places]
         reads = self._variables(item.all_input_nodes)
-        return Step(label_of(item, self.region.path), reads, parts or [item])
+        varying = [node for node in reads if node not in self.fixed]
+        if not varying:
+            self.fixed.update(makes)
+        after, function = predecessors(item, varying or reads), function_name(item)
+        after = after if function in GOES_ON else self._passed_on(after)
+        label = label_of(item, self.region.path)
+        return Step(label, reads, makes, after, function, not varying)
+
+    def _passed_on(self, after: list[Node]) -> list[Node]:
+        """A value that others read too keeps its name."""
+        return [node for node in after if self.readers[node] == 1]
 
     def _variables(self, nodes: Sequence[Node]) -> list[Node]:
         path = self.region.path
@@ -153,31 +185,33 @@ class BodyWriter:
             if node.op != "get_attr" or self.places.below(path, str(node.target)) is None
         ]
 
-    def _parts(self, node: Node) -> list[Node]:
-        """The parts of a tuple that is only taken apart, all of which are used."""
+    def _parts(self, node: Node) -> dict[int, Node]:
+        """The parts of a tuple that is only taken apart, by place."""
         value = node.meta.get("val")
         users = list(node.users)
-        if not isinstance(value, tuple | list) or len(value) > MOST_PARTS or len(users) < 2:
-            return []
+        if not isinstance(value, tuple | list) or not 1 < len(value) <= MOST_PARTS or not users:
+            return {}
         own = set(self.region.items)
         taken = [user for user in users if user.target is operator.getitem and user in own]
-        places = [user.args[1] for user in taken]
-        if len(taken) != len(users) or sorted(map(str, places)) != [
-            str(n) for n in range(len(value))
-        ]:
-            return []
-        return sorted(taken, key=lambda user: int(str(user.args[1])))
+        parts = {int(str(user.args[1])): user for user in taken}
+        return dict(sorted(parts.items())) if len(parts) == len(users) else {}
 
     def _statement(self, item: Item, step: Step) -> Statement:
         targets = [self.name(node) for node in step.makes]
         if isinstance(item, Region):
             owner = self.places.access(self.region.path, item.path)
             args: list[Code] = [self.name(node) for node in item.inputs]
-            return Statement(targets, call(owner, args), module=item.path, arguments=args)
+            shape = self._shape(item.inputs, item.outputs)
+            return Statement(
+                targets, call(owner, args), module=item.path, arguments=args, comment=shape
+            )
         comment = self.comment(item)
         in_place = self._augmented(item, targets)
         if in_place is not None:
             return Statement([], in_place, comment=comment)
+        if item in self.unpacked:
+            parts = self.unpacked[item]
+            targets = ["_" if part is None else self.name(part) for part in parts]
         code = expression(item, self.spelling, self._module)
         used = any(node.users for node in step.makes)
         if item.target is operator.setitem or (not used and item.op == "call_method"):
@@ -185,10 +219,22 @@ class BodyWriter:
         if item.op == "call_module" and isinstance(code, Group):
             path = self.places.below(self.region.path, str(item.target))
             plain = not (item.args and isinstance(item.args[0], str))
+            comment = comment or self._shape(item.all_input_nodes, [item])
             return Statement(
                 targets, code, path if plain else None, list(code.items), comment=comment
             )
-        return Statement(targets, code, comment=comment)
+        receiver = targets[0] if targets and _is_method_of(item, code, targets[0]) else ""
+        starts = item.op == "call_method" and isinstance(code, Group) and not receiver
+        return Statement(targets, code, comment=comment, receiver=receiver, starts_chain=starts)
+
+    def _shape(self, inputs: Sequence[Node], outputs: Sequence[Node]) -> str | None:
+        """The shape that a module gives to its result, where shapes are shown and it differs."""
+        if not self.shapes or not inputs or len(outputs) != 1:
+            return None
+        before, after = inputs[0].meta.get("val"), outputs[0].meta.get("val")
+        if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+            return None
+        return None if before.shape == after.shape else str(list(after.shape))
 
     def _augmented(self, node: Node, targets: Sequence[str]) -> str | None:
         sign = IN_PLACE.get(str(node.target)) if node.op == "call_method" else None
@@ -205,15 +251,20 @@ class BodyWriter:
         return self.places.access(self.region.path, path)
 
 
+def _is_method_of(node: Node, code: Code, name: str) -> bool:
+    """Whether `name` is given what one of its own methods makes of it."""
+    own = isinstance(code, Group) and code.open == f"{name}.{node.target}("
+    return own and node.op == "call_method"
+
+
+def _operands(item: Item) -> Sequence[Node]:
+    return item.inputs if isinstance(item, Region) else item.all_input_nodes
+
+
 def _is_gathered(region: Region) -> bool:
     """Whether a module only joins what it is given: any number of values, as one list."""
     wanted = list(region.inputs)
-    readers = {
-        item
-        for item in region.items
-        for node in (item.inputs if isinstance(item, Region) else item.all_input_nodes)
-        if node in wanted
-    }
+    readers = {item for item in region.items for node in _operands(item) if node in wanted}
     if len(readers) != 1:
         return False
     (reader,) = readers

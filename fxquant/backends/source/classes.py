@@ -16,7 +16,7 @@ from typing import Any
 
 from fxquant.backends.source.blueprints import Blueprint, camel
 from fxquant.backends.source.layout import Hole
-from fxquant.backends.source.parts import Instance, Leaf, Part, Slot, slots
+from fxquant.backends.source.parts import REQUIRED, Instance, Leaf, Part, Slot, slots
 from fxquant.backends.source.variables import identifier
 
 # Arguments of one meaning: numbers of channels, which layers pass on to one another.
@@ -47,6 +47,7 @@ class GeneratedClass:
         values: what each instance is made with, by path and parameter.
         codes: what stands in each gap of `model`: a parameter, where it is not a fixed number.
         attributes: parameters that `forward` reads, and the constructor keeps.
+        defaults: torch's own, of the last parameters, where an instance has them.
     """
 
     name: str
@@ -56,6 +57,11 @@ class GeneratedClass:
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     codes: dict[Hashable, str] = field(default_factory=dict)
     attributes: list[str] = field(default_factory=list)
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    def is_default(self, name: str, value: Any) -> bool:
+        """Whether a parameter need not be given."""
+        return name in self.defaults and _same(self.defaults[name], value)
 
 
 def share(blueprints: Mapping[str, Blueprint]) -> list[GeneratedClass]:
@@ -136,7 +142,8 @@ def _gaps_of(name: str, part: Part, by_path: Mapping[str, GeneratedClass]) -> It
             made = by_path[slot.path]
             for parameter in made.parameters:
                 value = made.values[slot.path][parameter]
-                yield (slot, parameter), Slot(parameter, value, name)
+                usual = made.defaults.get(parameter, REQUIRED)
+                yield (slot, parameter), Slot(parameter, value, name, usual)
         else:
             yield slot, slot
 
@@ -156,12 +163,15 @@ def _parametrize(
             name = _free(slot, [*made.parameters, *made.model.members])
             columns[column] = name
             made.parameters.append(name)
+            if any(_same(value, slot.default) for value in values):
+                made.defaults[name] = slot.default
             for path, value in zip(made.paths, values, strict=True):
                 made.values.setdefault(path, {})[name] = value
         name = columns[column]
         made.codes[place] = f"self.{name}" if isinstance(place, Hole) else name
         if isinstance(place, Hole) and name not in made.attributes:
             made.attributes.append(name)
+    made.parameters.sort(key=made.defaults.__contains__)
 
 
 def _meaning(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from fxquant.backends.source.classes import GeneratedClass
 from fxquant.backends.source.layout import Code, Group, call, flat, lines, named
@@ -76,9 +77,12 @@ class ConstructorWriter:
         child = self.by_path[part.path]
         values = child.values.get(part.path, {})
         codes = [
-            (name, self._slot(Slot(name, values[name]), (part, name))) for name in child.parameters
+            (name, self._slot(Slot(name, values[name]), (part, name)))
+            for name in child.parameters
+            if (part, name) in self.made.codes or not child.is_default(name, values[name])
         ]
-        if len(codes) <= FEW:
+        first = child.parameters[: len(codes)]
+        if len(codes) <= FEW and [name for name, _ in codes] == first:
             return call(child.name, [code for _, code in codes])
         return call(child.name, [named(name, code) for name, code in codes])
 
@@ -113,9 +117,13 @@ class ConstructorWriter:
         body = list(self._body())
         if not body:
             return []
-        parameters = ["self", *self.made.parameters]
+        parameters = ["self", *map(self._parameter, self.made.parameters)]
         head = lines(Group("def __init__(", tuple(parameters), "):"), 4)
         return [*head, *body]
+
+    def _parameter(self, name: str) -> str:
+        defaults = self.made.defaults
+        return f"{name}={spell(defaults[name])}" if name in defaults else name
 
     def _body(self) -> Iterator[str]:
         blueprint = self.made.model
@@ -166,8 +174,9 @@ def _after(head: str, code: Group) -> Group:
 def _list(items: Sequence[Code]) -> Code:
     """A list; one that is all a comprehension is just that."""
     short = repeated(items)
-    if len(short) == 1 and isinstance(short[0], str) and short[0].startswith("*["):
-        return short[0][1:]
+    first = short[0] if len(short) == 1 else None
+    if isinstance(first, Group) and first.open.startswith("*["):
+        return replace(first, open=first.open[1:])
     return Group("[", tuple(short), "]")
 
 
@@ -185,11 +194,18 @@ def repeated(items: Sequence[Code]) -> list[Code]:
             stop += 1
         count = stop - start
         if count >= MANY:
-            result.append(f"*[{flat(items[start])} for _ in range({count})]")
+            result.append(_comprehension(items[start], count))
         else:
             result.extend(items[start:stop])
         start = stop
     return result
+
+
+def _comprehension(item: Code, count: int) -> Group:
+    end = f" for _ in range({count})]"
+    if isinstance(item, Group):
+        return Group(f"*[{item.open}", item.items, item.close + end, whole=True)
+    return Group(f"*[{flat(item)}", (), end, whole=True)
 
 
 def _numbers(value: object) -> bool:

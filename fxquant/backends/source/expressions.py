@@ -10,7 +10,7 @@ from typing import Any
 from torch.fx import Node
 
 from fxquant.backends.source.layout import Code, Group, Hole, call, flat, named
-from fxquant.ir.aten import argument_names, is_aten, overload
+from fxquant.ir.aten import argument_names, defaults, is_aten, overload, packet_name
 from fxquant.ir.functions import BINARY, METHODS, UNARY, function_code
 from fxquant.ir.spelling import Unspellable, spell
 
@@ -62,11 +62,20 @@ def _arguments(node: Node, name: Names, skip: int = 0) -> list[Code]:
     if is_aten(node):
         names = argument_names(overload(node))
         count = next((i for i, v in enumerate(node.args) if not _is_operand(v)), len(args))
+        usual = defaults(overload(node))
         args = [
             each if index < count else named(names[index], _option(node, index, names[index], each))
             for index, each in enumerate(args)
+            if index < count or not _is_usual(node.args[index], usual.get(names[index], ...))
         ]
     return args + [named(key, argument(value, name)) for key, value in node.kwargs.items()]
+
+
+def _is_usual(value: Any, usual: Any) -> bool:
+    """Whether an option is what the operator takes by default."""
+    if isinstance(value, list | tuple) and isinstance(usual, list | tuple):
+        return list(value) == list(usual)
+    return type(value) is type(usual) and bool(value == usual)
 
 
 def _option(node: Node, index: int, name: str, code: Code) -> Code:
@@ -74,7 +83,9 @@ def _option(node: Node, index: int, name: str, code: Code) -> Code:
     value = node.args[index]
     if isinstance(value, bool) or not isinstance(value, int | float | list) or _is_operand(value):
         return code
-    return Hole(name, value, flat(code), node.name)
+    function = packet_name(node.target)
+    owner = node.name if function.startswith("fake_quantize") else function
+    return Hole(name, value, flat(code), owner)
 
 
 def _is_operand(value: Any) -> bool:

@@ -93,7 +93,8 @@ def source_file(
         inputs = dict(zip(placeholders, around.inputs, strict=True))
         shape = _flat_tuple(len(outputs)) if known is None else known.output_structure
         writer = BodyWriter(root, places, comment, inputs)
-        bodies[""] = writer.write_root(around, outputs, shape)
+        fixed = known is None or not known.dimensions
+        bodies[""] = writer.write_root(around, outputs, shape, shapes=fixed)
     classes = share(Draughtsman(places, root, bodies).draw())
     fused = fuse_list(graph_module) if "modular" in state.properties else None
     return _assemble(graph_module, classes, around, stage, fused)

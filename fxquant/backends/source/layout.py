@@ -18,11 +18,17 @@ INDENT = 4
 
 @dataclass(frozen=True)
 class Group:
-    """Something in brackets, with items that may stand on lines of their own."""
+    """Something in brackets, with items that may stand on lines of their own.
+
+    Attributes:
+        open, items, close: the parts.
+        whole: whether it reads best on one line of its own.
+    """
 
     open: str
     items: tuple[Code, ...]
     close: str
+    whole: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +105,9 @@ def lines(code: Code, indent: int, prefix: str = "", suffix: str = "") -> list[s
     if len(text) <= WIDTH or not isinstance(code, Group) or not code.items:
         return [text]
     only = code.items[0]
-    if len(code.items) == 1 and isinstance(only, Group):  # both brackets open on one line
+    if (
+        len(code.items) == 1 and isinstance(only, Group) and not _stands_alone(only, indent)
+    ):  # both brackets open on one line
         both = Group(code.open + only.open, only.items, only.close + code.close)
         return lines(both, indent, prefix, suffix)
     inner = indent + INDENT
@@ -109,3 +117,7 @@ def lines(code: Code, indent: int, prefix: str = "", suffix: str = "") -> list[s
         return [head, packed, tail]
     body = [line for item in code.items for line in lines(item, inner, suffix=",")]
     return [head, *body, tail]
+
+
+def _stands_alone(code: Group, indent: int) -> bool:
+    return code.whole and indent + INDENT + len(flat(code)) <= WIDTH

@@ -8,6 +8,7 @@ what differs.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from fxquant.backends.source.variables import identifier
 from fxquant.ir.spelling import Construction, TensorShape
 
+REQUIRED = inspect.Parameter.empty
 FEW = 8  # values of a constant that may stand in the code
 
 
@@ -30,11 +32,13 @@ class Slot:
         name: of the constructor's argument.
         value: what this instance has there.
         owner: name of the member that it belongs to.
+        default: what torch takes where nothing is given; REQUIRED where something must be.
     """
 
     name: str
     value: Any
     owner: str = ""
+    default: Any = REQUIRED
 
 
 @dataclass(eq=False)
@@ -47,7 +51,11 @@ class Leaf:
     @staticmethod
     def of(made: Construction, owner: str) -> Leaf:
         """With one gap for each argument."""
-        slots = {name: Slot(name, value, owner) for name, value in made.arguments.items()}
+        usual = made.defaults
+        slots = {
+            name: Slot(name, value, owner, usual.get(name, REQUIRED))
+            for name, value in made.arguments.items()
+        }
         return Leaf(made, slots)
 
 

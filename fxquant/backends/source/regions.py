@@ -9,6 +9,7 @@ below that module; otherwise it is dissolved: its nodes are written where it was
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -136,7 +137,9 @@ def _items(
 
 
 def _named(call: ModuleCall) -> dict[str, str]:
-    return {node: parameter for parameter, node in call.arguments}
+    """The parameter of each value; none for a value that is several."""
+    counts = Counter(node for _, node in call.arguments)
+    return {node: parameter for parameter, node in call.arguments if counts[node] == 1}
 
 
 def _connect(region: Region, places: Places) -> None:

@@ -86,7 +86,7 @@ def _move(root: GraphModule, target: str, scope: str, node: Node) -> str:
     prefix = scope.replace(".", "_").lower() + "_" if scope else ""
     stem = name[len(prefix) :] if name.lower().startswith(prefix) else name
     stem = stem.strip("_")
-    stem = stem if stem.isidentifier() else f"value_{stem}"
+    stem = stem if stem.isidentifier() else f"layer{stem}"
     place = free_name(root, f"{scope}.{stem}" if scope else stem)
     owner = get_attribute(root, scope) if scope else root
     last = place.rpartition(".")[2]

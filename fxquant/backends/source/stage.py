@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from torch.fx import GraphModule, Node
 
-from fxquant.ir.source import source_of
+from fxquant.ir.aten import packet_name
 from fxquant.ir.state import state_of
 
 # The first property that holds says what the graph is.
@@ -26,14 +27,43 @@ def stage_of(graph_module: GraphModule) -> str:
     return next((words for name, words in STAGES if name in properties), "as given")
 
 
-def comment_of(node: Node) -> str | None:
-    """Precision and reason of an annotated node, as they print in the graph.
+# Roles of results as they print in a graph, and what a reader of the file is told.
+ROLES = (
+    (re.compile(r" carried\(\w+\)$"), ", moves values"),
+    (re.compile(r" same\(\w+\)$"), ", on the grid of its input"),
+    (re.compile(r" fixed$"), ", on a fixed grid"),
+)
 
-    Other nodes are named as they are in this module: `%layer1_0_relu` is `relu` in `layer1.0`.
+
+def comment_of(node: Node) -> str | None:
+    """Precision and reason of an annotated node, other nodes named by what they compute.
+
+    "int8 fused into %layer1_0_relu"  ->  "int8, one with the relu behind it"
+    "int8 carried(self)"              ->  "int8, moves values"
     """
-    annotation = node.meta.get("annotation") or node.meta.get("note")
-    if annotation is None:
+    decision = node.meta.get("annotation") or node.meta.get("note")
+    if decision is None:
         return None
-    source = source_of(node)
-    scope = "" if source is None or not source.module else source.module.replace(".", "_") + "_"
-    return re.sub(rf"%(?:{re.escape(scope)})?(\w+)", r"\1", str(annotation))
+    names = {each.name: each for each in _around(node)}
+    fused = names.get(getattr(decision, "fused_into", None) or "")
+    if fused is not None:
+        return f"{decision.precision}, one with the {_operator(fused)} behind it"
+    text = re.sub(
+        r"%(\w+)", lambda match: _operator(names.get(match[1])) or match[1], str(decision)
+    )
+    for role, words in ROLES:
+        text = role.sub(words, text)
+    return text
+
+
+def _around(node: Node) -> Iterator[Node]:
+    """Whom a decision may speak of: readers, operands, and what those are made of."""
+    yield from node.users
+    for operand in node.all_input_nodes:
+        yield operand
+        yield from operand.all_input_nodes
+
+
+def _operator(node: Node | None) -> str:
+    """What a node computes, in a word; empty for what is no function."""
+    return "" if node is None or node.op != "call_function" else packet_name(node.target)

@@ -167,6 +167,7 @@ class _Inserter:
         graph = self.root.graph
         with self._place(value, users, after):
             node = graph.create_node("call_module", path, (value,), {}, name=f"{value.name}_{stem}")
+        node.meta["val"] = value.meta["val"]
         inherit(node, near if near.op != "output" else value)
         source = source_of(node)
         if whole and source is not None:
