@@ -4,8 +4,8 @@
 
 With `FXQUANT_DATA` (see CONTRIBUTING) MNIST, 28 steps of 28 numbers; otherwise scikit-learn's
 digits, 8 steps of 8. Every file is run by LiteRT on pictures that neither training nor calibration
-saw. "fused" is LiteRT's own LSTM operator instead of one operator for each part of each step; in
-int8 that is the default.
+saw. In float and int8 an LSTM is LiteRT's own operator; "unrolled" it is one operator for each part
+of each step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ console = Console(highlight=False)
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "float": ("lstm", {}),
-    "float, fused": ("lstm", {"options": {"recurrent": "fused"}}),
+    "float, unrolled": ("lstm", {"options": {"recurrent": "unrolled"}}),
     "dynamic": ("lstm", {"quantize": "dynamic"}),
     "int8": ("lstm", {"quantize": "int8"}),
     "int8, unrolled": ("lstm", {"quantize": QuantConfig(recurrent="unrolled")}),

@@ -16,9 +16,9 @@ def test_variants(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lstm, "data_dir", lambda: None)  # the small pictures
-    variants = ("float", "float, fused", "dynamic", "int8")
+    variants = ("float", "float, unrolled", "dynamic", "int8")
     found = lstm.main(tmp_path, limit=100, epochs=10, variants=variants)
-    assert found["float"] == found["float, fused"] > 0.85
+    assert found["float"] == found["float, unrolled"] > 0.85
     assert all(abs(accuracy - found["float"]) < 0.05 for accuracy in found.values())
     sizes = [path.stat().st_size for path in sorted(tmp_path.glob("*.tflite"))]
     assert sizes[0] > sizes[3], "int8 is smaller"

@@ -26,10 +26,10 @@ class TfliteOptions:
             of XNNPACK.
         round_activations: let the file round activations to bfloat16 as the simulation does, by
             pairs of CAST; without it the file computes in float32 between rounded weights.
-        recurrent: how LSTM and RNN layers in float are written: "unrolled", step by step, or
-            "fused", one operator for each layer and direction.
+        recurrent: how LSTM and RNN layers in float are written: "fused", one operator for each
+            layer and direction, or "unrolled", step by step.
     """
 
     bfloat16_storage: Storage = "float32"
     round_activations: bool = False
-    recurrent: Recurrent = "unrolled"
+    recurrent: Recurrent = "fused"

@@ -49,13 +49,14 @@ def run(lowered: Lowered, inputs: tuple[Any, ...], times: int = 1) -> list[Tenso
     return found
 
 
+STEPPED = {"recurrent": "unrolled"}
 COMBINATIONS = list(itertools.product(KINDS, (1, 2), *[(False, True)] * 4))
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda c: "-".join(map(str, c)))
 def test_a_float_layer(combination: Any) -> None:
     model, inputs = layer(*combination)
-    lowered = fq.compile(model, inputs)
+    lowered = fq.compile(model, inputs, options=STEPPED)
     with torch.no_grad():
         wanted = flat(model(*inputs))
         assert_close(flat(lowered.graph_module(*inputs)), wanted, 1e-5, "the last graph")
@@ -71,7 +72,7 @@ def test_a_layer_as_one_operator(combination: Any) -> None:
     """LiteRT's operators keep their state; the third call gives what the first one does."""
     kind, layers, bidirectional, *_ = combination
     model, inputs = layer(*combination)
-    lowered = fq.compile(model, inputs, options={"recurrent": "fused"}, verify=False)
+    lowered = fq.compile(model, inputs, verify=False)
     assert lowered.report.operators[NAMES[kind]] == layers * (1 + bidirectional)
     with torch.no_grad():
         wanted = flat(model(*inputs))
@@ -99,7 +100,7 @@ def test_the_state_is_written_and_read_around_delegated_operators(kernels: Any) 
 
     inputs = (torch.randn(1, STEPS, INPUTS), torch.randn(1, 3))
     model = Mixed().eval()
-    lowered = fq.compile(model, inputs, options={"recurrent": "fused"})
+    lowered = fq.compile(model, inputs)
     with LiteRT(lowered.to_bytes(), kernels=kernels) as runtime, torch.no_grad():
         for _ in range(3):
             found = [torch.tensor(y) for y in runtime.run([x.numpy() for x in inputs]).values()]
@@ -109,7 +110,7 @@ def test_the_state_is_written_and_read_around_delegated_operators(kernels: Any) 
 
 def test_a_layer_without_an_operator_is_unrolled_all_the_same() -> None:
     model, inputs = layer("gru", 1, False, True, True, False)
-    lowered = fq.compile(model, inputs, options={"recurrent": "fused"})
+    lowered = fq.compile(model, inputs)
     assert lowered.report.operators["FULLY_CONNECTED"] == STEPS
     with torch.no_grad():
         assert_close(run(lowered, inputs), flat(model(*inputs)), 1e-5, "LiteRT")
@@ -183,7 +184,7 @@ def test_weights_are_stored_once_whatever_the_number_of_steps() -> None:
     def sizes(steps: int) -> tuple[int, int]:
         model = nn.LSTM(16, 64, batch_first=True).eval()
         x = torch.randn(1, steps, 16)
-        report = fq.compile(model, (x,)).report
+        report = fq.compile(model, (x,), options=STEPPED).report
         assert report.size is not None
         return report.size, sum(report.operators.values())
 
@@ -278,7 +279,6 @@ def test_a_float_operator_between_integer_layers() -> None:
         quantize=fq.QuantConfig(keep_float=("lstm",)),
         calibration=samples,
         progress=False,
-        options={"recurrent": "fused"},
     )
     assert lowered.report.operators["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 2
     for kernels in ("reference", "xnnpack"):
