@@ -31,6 +31,7 @@ from fxquant.passes.instruments import Instrument, watched
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
+from fxquant.quant.kept_ranges import give_ranges, take_ranges
 from fxquant.quant.qat.preparation import own_copy, refuse_untrainable
 from fxquant.quant.spec import PRECISIONS
 from fxquant.report import Report, StayedFloat
@@ -117,7 +118,10 @@ def prepare(
     target = get_backend(backend)
     state.target, state.constraints = target.name, target.constraints()
     state.config = QuantConfig() if config is None else config
-    return _pipeline(pipeline, "ptq")(graph_module)
+    graph_module, ranges = take_ranges(graph_module)
+    prepared = _pipeline(pipeline, "ptq")(graph_module)
+    give_ranges(prepared, ranges)
+    return prepared
 
 
 @watched
@@ -159,6 +163,7 @@ def prepare_qat(
     target = get_backend(backend)
     state.target, state.constraints = target.name, target.constraints()
     state.config = QuantConfig() if config is None else config
+    graph_module, _ = take_ranges(graph_module)
     return own_copy(_pipeline(pipeline, "qat")(graph_module), model)
 
 
