@@ -108,7 +108,7 @@ def judged(net: str, limit: int, device: str = "cpu", epochs: float | None = Non
     elif net == "mobile_cifar":
         seen, held_out = parted(Digits(*training_pictures()))
         unseen = Digits(*unseen_pictures())
-        model = fitted(MobileNet(3, FOR_CIFAR), seen, epochs or 60, device, mirrored=True)
+        model = fitted(MobileNet(3, FOR_CIFAR), seen, epochs or 40, device, mirrored=True)
     else:
         found = real_net(net, limit)
         seen, held_out = parted(Digits(*training_pictures(net)))

@@ -25,6 +25,7 @@ from torch.fx import GraphModule
 from fxquant.backends.base import Backend, IoDtype, IoLayout, Lowered, LowerOptions, Require
 from fxquant.backends.registry import get_backend
 from fxquant.errors import ConfigError, FxquantError, InputError, PipelineError
+from fxquant.ir.placement import on_host
 from fxquant.ir.state import state_of
 from fxquant.passes.free_batch_size import FixBatchSize
 from fxquant.passes.instruments import Instrument, watched
@@ -265,6 +266,7 @@ def lower(
     _refuse_dynamic(graph_module, target)
     if not target.any_stage:
         graph_module = _core(graph_module)
+    graph_module = on_host(graph_module)
     for node in graph_module.graph.nodes:
         node.meta["core"] = node.name
     program = steps(graph_module)

@@ -32,6 +32,7 @@ from fxquant.ir.edit import (
     prune_attributes,
     tensor_at,
 )
+from fxquant.ir.placement import device_of
 from fxquant.ir.printer import format_node
 from fxquant.ir.source import source_text
 from fxquant.ir.state import state_of
@@ -234,8 +235,8 @@ def _channels(layer: Node) -> int:
 
 def _composed(root: GraphModule, chain: list[Node], channels: int) -> tuple[Tensor, Tensor]:
     """Everything behind a layer as one factor and one offset for each channel, float64."""
-    scale = torch.ones(channels, dtype=torch.float64)
-    shift = torch.zeros(channels, dtype=torch.float64)
+    scale = torch.ones(channels, dtype=torch.float64, device=device_of(root))
+    shift = torch.zeros_like(scale)
     for node in chain:
         norm, line = batch_norm_at(root, node), module_of(root, node)
         if norm is not None:
@@ -275,8 +276,8 @@ def _scaled_quantizer(weight: _Weight, scale: Tensor) -> FakeQuantize:
     old = weight.quantizer
     assert old is not None
     grid = old.parameters_now()
-    factor = scale.abs().to(torch.float32)
-    new = FakeQuantize(old.spec, old.scale.numel(), constant=True)
+    factor = scale.abs().to(grid.scale)
+    new = FakeQuantize(old.spec, old.scale.numel(), constant=True).to(old.scale.device)
     new.set_parameters(Parameters(_usable(grid.scale * factor), grid.zero_point))
     new.trained = True
     new.switch(observing=False, quantizing=True)
@@ -325,7 +326,8 @@ def _annotate_convolution(root: GraphModule, node: Node, annotation: Annotation)
     spec = replace(spec.along(0 if per_channel else None), observer="minmax")
     weight = node.args[1]
     assert isinstance(weight, Node)
-    module = FakeQuantize(spec, tensor_at(root, weight).shape[0], constant=True)
+    tensor = tensor_at(root, weight)
+    module = FakeQuantize(spec, tensor.shape[0], constant=True).to(tensor.device)
     path = add_module(root, f"{NAMESPACE}.{str(weight.target).replace('.', '_')}", module)
     with root.graph.inserting_before(node):
         rounded = root.graph.create_node("call_module", path, (weight,), {}, f"{weight.name}_fq")
@@ -344,6 +346,7 @@ def _finish_quantizers(root: GraphModule) -> None:
 
 def _plain(module: TrainedFakeQuantize) -> FakeQuantize:
     new = FakeQuantize(module.spec, module.scale.numel(), constant=module.constant)
+    new.to(module.scale.device)
     if not module.is_fixed and not module.constant:
         new.set_parameters(module.parameters_now())
     new.switch(observing=False, quantizing=True)

@@ -156,6 +156,7 @@ def fold_into_layer(root: GraphModule, layer: Node, scale: Tensor, shift: Tensor
     """Let a layer compute `scale * layer(x) + shift`, both float64 [output channels]."""
     named = named_arguments(layer)
     weight = tensor_at(root, named["weight"])
+    scale, shift = scale.to(weight.device), shift.to(weight.device)
     groups = int(named.get("groups", 1))
     new_weight = scaled_weight(weight, scale, LAYERS[overload(layer)].transposed, groups)
     new_bias = shift

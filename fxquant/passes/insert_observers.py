@@ -24,6 +24,7 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from fxquant.ir.edit import add_module, get_attribute, inherit, is_attribute, tensor_at
+from fxquant.ir.placement import device_of
 from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.float_regions import dynamic_spec, rounded_values
@@ -63,7 +64,7 @@ class InsertObservers(Pass):
 
 class _Inserter:
     def __init__(self, root: GraphModule, config: QuantConfig) -> None:
-        self.root, self.config = root, config
+        self.root, self.config, self.device = root, config, device_of(root)
         table = state_of(root).constraints
         self.per_tensor = table.per_tensor if isinstance(table, ConstraintTable) else frozenset()
         self.groups = Groups()
@@ -254,7 +255,7 @@ class _Inserter:
         axis, channels = group.spec.axis, 1
         if axis is not None:
             channels = tensor_at(self.root, value).shape[axis]
-        module = FakeQuantize(group.spec, channels, constant=group.constant)
+        module = FakeQuantize(group.spec, channels, constant=group.constant).to(self.device)
         label = str(value.target).replace(".", "_") if is_attribute(value) else value.name
         return add_module(self.root, f"{NAMESPACE}.{label}", module)
 

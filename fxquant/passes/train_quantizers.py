@@ -92,10 +92,11 @@ class TrainQuantizers(Pass):
             return tied(module.spec, channels, constant=constant)
         spec = replace(module.spec, observer="minmax" if constant else self.observer)
         is_operand = constant and not spec.symmetric
-        if learned is None or module.is_fixed or is_operand:
-            return TrainedFakeQuantize(spec, channels, constant=constant)
-        offset = learned == "lsq+"
-        return LearnedFakeQuantize(spec, channels, constant=constant, offset=offset)
+        made = TrainedFakeQuantize(spec, channels, constant=constant)
+        if learned is not None and not module.is_fixed and not is_operand:
+            offset = learned == "lsq+"
+            made = LearnedFakeQuantize(spec, channels, constant=constant, offset=offset)
+        return made.to(module.scale.device)
 
 
 def _without_correction(root: GraphModule) -> None:

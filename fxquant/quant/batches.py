@@ -18,6 +18,7 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from fxquant.errors import InputError
 from fxquant.ir.aten import packet_name
+from fxquant.ir.placement import device_of
 from fxquant.ir.state import state_of
 from fxquant.tracing.signature import Signature, bind
 from fxquant.tracing.structure import match
@@ -36,7 +37,7 @@ Call = tuple[GraphModule, tuple[Tensor, ...]]
 
 
 class BatchRunner:
-    """Calls a graph with batches as a data loader gives them.
+    """Calls a graph with batches as a data loader gives them, moved to where the graph is.
 
     Args:
         graph_module: the graph; its modules are shared, its nodes are not touched.
@@ -48,6 +49,7 @@ class BatchRunner:
         nodes = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
         self.expected = {node.name: node.meta["val"] for node in nodes}
         self.graphs: dict[Fraction, GraphModule | None] = {}
+        self.device = device_of(graph_module)
 
     def run(self, batch: Any, number: int) -> None:
         """Run one batch.
@@ -68,6 +70,7 @@ class BatchRunner:
 
     def calls_on(self, leaves: list[Any], number: int = 0) -> Iterator[Call]:
         """The same for the values of the placeholders, in order."""
+        leaves = [leaf.to(self.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         if getattr(self.signature, "dimensions", ()):  # the graph itself takes any size
             yield self._whole(), tuple(leaves)
             return

@@ -212,7 +212,7 @@ def _rounded(view: Layer, module: FakeQuantize, weight: Tensor, inputs: list[Ten
     """A layer's weights on their grid; the grid is set."""
     groups = view.groups if isinstance(view, Convolution) else 1
     rows = weight.reshape(groups, weight.shape[0] // groups, -1).double()
-    moments = torch.zeros(groups, rows.shape[2], rows.shape[2], dtype=torch.float64)
+    moments = rows.new_zeros(groups, rows.shape[2], rows.shape[2])
     for value in inputs:
         for sample in columns(view, weight, value, groups):
             moments += (sample @ sample.mT).double()

@@ -49,6 +49,7 @@ def prepared(config: fq.QuantConfig | None = None) -> GraphModule:
     return fq.prepare_qat(with_signs(Picture()).cuda(), (pictures(2),), config)
 
 
+@torch.no_grad()
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found.cpu() - wanted.cpu()).norm() / wanted.cpu().norm())
 
@@ -60,7 +61,7 @@ def test_calibration_finds_the_ranges_that_the_host_finds(observer: str) -> None
     data = [torch.randn(4, *SHAPE) for _ in range(6)]
     here = fq.calibrate(fq.prepare(model, (data[0][:1],), config), data, progress=False)
     there = fq.prepare(copy.deepcopy(model).cuda(), (data[0][:1].cuda(),), config)
-    fq.calibrate(there, [batch.cuda() for batch in data], progress=False)
+    fq.calibrate(there, data, progress=False)  # batches are moved to the model
     pairs = zip(fake_quantizes(here), fake_quantizes(there), strict=True)
     for (_, one), (_, other) in pairs:
         assert other.scale.is_cuda
@@ -74,11 +75,12 @@ def test_trains_and_the_file_computes_what_was_trained(name: str) -> None:
     losses = train(graph, 30, batch=pictures)
     assert sum(losses[-5:]) < sum(losses[:5])
     graph.eval()
-    x = pictures(1)
+    x = pictures(2)
     trained = graph(x)
-    frozen = fq.convert(graph.cpu())
-    assert relative_error(frozen(x.cpu()), trained) < 0.02
+    frozen = fq.convert(graph)
+    assert relative_error(frozen(x), trained) < 0.02
     fq.verify(fq.lower(frozen, "tflite"), [x.cpu()]).check()
+    assert frozen(x).is_cuda
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -112,8 +114,8 @@ def test_automatic_mixed_precision(dtype: torch.dtype) -> None:
         scaler.step(optimizer)
         scaler.update()
     assert torch.isfinite(loss)
-    frozen = fq.convert(graph.cpu().eval())
-    fq.verify(fq.lower(frozen, "tflite"), [torch.randn(1, *SHAPE)]).check()
+    frozen = fq.convert(graph.eval())
+    fq.verify(fq.lower(frozen, "tflite"), [torch.randn(2, *SHAPE)]).check()
 
 
 @pytest.mark.filterwarnings("default")
