@@ -47,7 +47,7 @@ class Setting:
 
 
 RATES = {8: (0.0001, 0.0005, 0.002), 4: (0.001, 0.005, 0.02)}
-EPOCHS = {8: 2.0, 4: 6.0}
+EPOCHS = {8: 1.0, 4: 2.0}
 LEARNED: dict[int, tuple[str | None, ...]] = {8: (None,), 4: (None, "lsq")}
 SETTINGS: dict[tuple[str, int], Setting] = {
     ("cifar_resnet20", 8): Setting(2, 0.0005),
