@@ -34,6 +34,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "float": ("lstm", {}),
     "float, unrolled": ("lstm", {"options": {"recurrent": "unrolled"}}),
     "dynamic": ("lstm", {"quantize": "dynamic"}),
+    "dynamic, unrolled": (
+        "lstm",
+        {"quantize": QuantConfig("dynamic", recurrent="unrolled")},
+    ),
     "int8": ("lstm", {"quantize": "int8"}),
     "int8, unrolled": ("lstm", {"quantize": QuantConfig(recurrent="unrolled")}),
     "int16x8": ("lstm", {"quantize": "int16x8"}),
@@ -112,11 +116,12 @@ def main(
     for number, name in enumerate(variants):
         kind, how = VARIANTS[name]
         path = folder / f"{given.name}.{number}.tflite"
-        calibrated = how.get("quantize", "dynamic") != "dynamic"
+        wanted = how.get("quantize", "float32")
+        config = QuantConfig(wanted) if isinstance(wanted, str) else wanted
         lowered = fq.compile(
             models[kind],
             (given.train.images[:1],),
-            calibration=given.train.images[:CALIBRATION].split(1) if calibrated else None,
+            calibration=given.train.images[:CALIBRATION].split(1) if config.needs_data else None,
             output=path,
             progress=False,
             **how,

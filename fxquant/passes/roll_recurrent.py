@@ -12,7 +12,8 @@ which anything was changed stays as it is. A layer that goes backwards reads its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +32,8 @@ from fxquant.quant.quantized_lstm import C_RANGE, H_RANGE, quantized_lstm
 from fxquant.quant.tied_grids import tied_blocks
 
 ROLLED = torch.ops.fxquant.quantized_lstm.default
+ROLLED_DYNAMIC = torch.ops.fxquant.dynamic_lstm.default
+DYNAMIC = torch.ops.fxquant.dynamic_quantize.default
 PER_CHANNEL = aten.fake_quantize_per_channel_affine.default
 FAKE_QUANTIZE = aten.fake_quantize_per_tensor_affine.default
 
@@ -49,7 +52,7 @@ class RollRecurrent(Pass):
     def run(self, graph_module: GraphModule) -> PassResult:
         rolled = False
         for name, nodes in layers_of(graph_module).items():
-            layer = _read(graph_module, nodes)
+            layer = _read(graph_module, _parts(nodes), nodes)
             if isinstance(layer, str):
                 note = f"{name} is written step by step, as {layer}"
                 state_of(graph_module).notes.setdefault(self.name, []).append(note)
@@ -67,29 +70,68 @@ class _Layer:
     """What the steps of a layer say.
 
     Attributes:
+        target: the operator that computes the layer.
         arguments: of the operator, but for the input.
         x: the input.
         axis: the dimension of the steps.
-        outputs: h of each step on its grid, in the order of computing.
-        grid: the arguments of their fake-quantize.
+        outputs: h of each step as its readers see it, in the order of computing.
         backwards: whether the last step of the sequence is the first of these.
+        grid: the arguments of the fake-quantize of h; None where it is float.
+        cell: the last c, where it may be read.
     """
 
+    target: OpOverload
     arguments: tuple[Any, ...]
     x: Node
     axis: int
     outputs: list[Node]
-    grid: tuple[Any, ...]
     backwards: bool
+    grid: tuple[Any, ...] | None = None
+    cell: Node | None = None
 
 
-def _read(root: GraphModule, nodes: Sequence[Node]) -> _Layer | str:
-    """The layer that nodes are; or why they are none."""
-    parts: dict[str, list[Node]] = {}
+Parts = dict[str, list[Node]]
+
+
+def _parts(nodes: Sequence[Node]) -> Parts:
+    """The nodes of a layer by what they are in a step."""
+    parts: Parts = {}
     for node in nodes:
         place = place_of(node)
         assert place is not None
         parts.setdefault(place.part, []).append(node)
+    return parts
+
+
+def _read(root: GraphModule, parts: Parts, nodes: Sequence[Node]) -> _Layer | str:
+    """The layer that nodes are; or why they are none."""
+    products = [named_arguments(node) for part in ("x", "u") for node in parts[part]]
+    if not all(_has_gates(root, product["weight"]) for product in products):
+        return "its weights do not have one scale a gate"
+    if all(product["input"].target is DYNAMIC for product in products):
+        return _dynamic(parts, nodes)
+    return _static(parts, nodes)
+
+
+def _dynamic(parts: Parts, nodes: Sequence[Node]) -> _Layer:
+    """A layer of float values and integer weights."""
+    outer, inner = (named_arguments(parts[part][0]) for part in ("x", "u"))
+    states = inner["input"].args[0], parts["kept"][0].args[1]
+    weights = (outer["weight"], inner["weight"], outer["bias"], inner["bias"])
+    axis = _time_axis(nodes)
+    return _Layer(
+        ROLLED_DYNAMIC,
+        (*weights, *states, axis == 1),
+        outer["input"],
+        axis,
+        parts["h"],
+        parts["h"][0].meta["place"].backwards,
+        cell=parts["c"][-1],
+    )
+
+
+def _static(parts: Parts, nodes: Sequence[Node]) -> _Layer | str:
+    """A layer of integers."""
     hidden = [_rounded(node) for node in parts.get("h", [])]
     cells = [_rounded(node) for node in parts.get("c", [])]
     found = [node for node in (*hidden, *cells) if node is not None]
@@ -104,16 +146,16 @@ def _read(root: GraphModule, nodes: Sequence[Node]) -> _Layer | str:
     if grid[2:] != H_RANGE or cell[1:] != (0, *C_RANGE):
         return "its states are not of 8 and 16 bits"
     first, inner = named_arguments(parts["x"][0]), products[0]
-    if not all(_has_gates(root, product["weight"]) for product in (first, inner)):
-        return "its weights do not have one scale a gate"
     arguments = (first["weight"], inner["weight"], first["bias"], inner["bias"])
+    axis = _time_axis(nodes)
     return _Layer(
-        (*arguments, grid[0], grid[1], cell[0]),
+        ROLLED,
+        (*arguments, grid[0], grid[1], cell[0], axis == 1),
         first["input"],
-        _time_axis(parts["x"][0], nodes),
+        axis,
         [node for node in hidden if node is not None],
-        grid,
         parts["h"][0].meta["place"].backwards,
+        grid=grid,
     )
 
 
@@ -133,7 +175,7 @@ def _rounded(node: Node) -> Node | None:
     return user if user is not None and not others and user.target is FAKE_QUANTIZE else None
 
 
-def _time_axis(product: Node, nodes: Sequence[Node]) -> int:
+def _time_axis(nodes: Sequence[Node]) -> int:
     """The dimension along which the products are taken apart."""
     (whole,) = (node for node in nodes if node.target is aten.unbind.int)
     return int(named_arguments(whole)["dim"])
@@ -151,15 +193,37 @@ class _Rolling:
     def run(self) -> None:
         """Write the operator, and let all readers of the steps read it."""
         layer, x = self.layer, self.layer.x
+        dynamic = layer.grid is None
+        grid = x.args[1:]
+        if dynamic and layer.backwards:
+            (x,) = x.all_input_nodes
         if layer.backwards:
             x = self._call(
                 aten.flip.default, x, [layer.axis], name="flip", shape=x.meta["val"].shape
             )
-        y = self._call(ROLLED, x, *layer.arguments, layer.axis == 1, name="y")
-        y = self._call(FAKE_QUANTIZE, y, *layer.grid, name="y_q")
+        if dynamic and layer.backwards:
+            x = self._call(DYNAMIC, x, *grid, name="flip_q", shape=x.meta["val"].shape)
+        y = self._call(layer.target, x, *layer.arguments, name="y")
+        y = self._state_of(y) if layer.grid is None else self._on_grid(y, layer.grid)
         self._replace_stacks(y)
         for number, output in enumerate(layer.outputs):
             self._replace_step(y, number, output)
+
+    def _on_grid(self, y: Node, grid: tuple[Any, ...]) -> Node:
+        """The outputs on their grid."""
+        return self._call(FAKE_QUANTIZE, y, *grid, name="y_q")
+
+    def _state_of(self, both: Node) -> Node:
+        """The outputs; who reads the last c gets it from the operator too."""
+        cell = self.layer.cell
+        assert cell is not None
+        value, state = both.meta["val"], cell.meta["val"]
+        both.meta["val"] = (value, value.new_empty(tuple(state.shape)))
+        y = self._call(operator.getitem, both, 0, name="out")
+        c = self._call(operator.getitem, both, 1, name="c", shape=state.shape)
+        readers = {user for user in cell.users if place_of(user) is None}
+        cell.replace_all_uses_with(c, delete_user_cb=readers.__contains__)
+        return y
 
     def _replace_stacks(self, y: Node) -> None:
         """All steps together are the result, or its reverse."""
@@ -185,7 +249,7 @@ class _Rolling:
             output.replace_all_uses_with(step, delete_user_cb=readers.__contains__)
 
     def _call(
-        self, target: OpOverload, *args: Any, name: str, shape: Sequence[int] | None = None
+        self, target: Callable[..., Any], *args: Any, name: str, shape: Sequence[int] | None = None
     ) -> Node:
         """A node behind the first step, one after the other."""
         with self.graph.inserting_after(self.place):

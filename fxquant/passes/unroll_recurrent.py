@@ -101,9 +101,10 @@ def _whole(root: GraphModule, node: Node) -> bool:
     """Whether the steps are to be one operator again; why not, if they cannot, is noted."""
     view, config = _view(node), state_of(root).config
     config = config if isinstance(config, QuantConfig) else QuantConfig()
-    if not wants_whole(root, view.kind, config.choice(node, root).precision):
+    precision = config.choice(node, root).precision
+    if not wants_whole(root, view.kind, precision):
         return False
-    why = why_not_whole(root, node, view)
+    why = why_not_whole(root, node, view, precision)
     if why is not None:
         note = f"%{node.name}: {packet_name(node.target)} is written step by step, as {why}"
         state_of(root).notes.setdefault(UnrollRecurrent.name, []).append(note)

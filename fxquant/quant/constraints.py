@@ -205,6 +205,7 @@ class ConstraintTable:
         largest_ratio: of input scale * weight scale to output scale; None: no limit.
         whole_layers: recurrent layers that the target computes whole in integers, by kind: the
             spec of what they keep from step to step beside the output.
+        dynamic_layers: kinds of those that it computes whole in float with integer weights.
         per_tensor: dtypes of weights of which the kernels read one scale, never one per channel.
     """
 
@@ -217,6 +218,7 @@ class ConstraintTable:
     largest_ratio: float | None = None
     per_tensor: frozenset[str] = frozenset()
     whole_layers: Mapping[str, QuantSpec] = field(default_factory=dict)
+    dynamic_layers: frozenset[str] = frozenset()
 
     def row_of(self, node: Node, root: GraphModule) -> Row | None:
         """The row that counts for a node; None if the target has none."""

@@ -15,7 +15,7 @@ from fxquant.ir.aten import aten
 from fxquant.ir.printer import format_graph
 from fxquant.ir.state import state_of
 from fxquant.passes.recurrent.whole import layers_of
-from fxquant.passes.roll_recurrent import ROLLED, RollRecurrent
+from fxquant.passes.roll_recurrent import ROLLED, ROLLED_DYNAMIC, RollRecurrent
 from fxquant.quant.config import Rule
 from fxquant.quant.settle import fake_quantizes
 from tests.conftest import Golden
@@ -68,6 +68,18 @@ def test_it_computes_the_same(options: dict[str, Any]) -> None:
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
+def test_a_dynamic_layer_computes_the_same(options: dict[str, Any]) -> None:
+    model = Reader(**options).eval()
+    steps, whole = (fq.quantize_dynamic(model, (SAMPLES[0],)) for _ in range(2))
+    assert RollRecurrent().run(whole).modified
+    targets = [node.target for node in whole.graph.nodes]
+    assert targets.count(ROLLED_DYNAMIC) == 1 + options.get("bidirectional", 0)
+    x = torch.randn(1, 3, 2)
+    for found, wanted in zip(whole(x), steps(x), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_only_the_states_are_observed() -> None:
     names = {str(node.target).removeprefix("quantizers.") for node, _ in fake_quantizes(prepared())}
     assert names == {
@@ -89,9 +101,9 @@ def test_only_the_states_are_observed() -> None:
         fq.QuantConfig(recurrent="unrolled"),
         fq.QuantConfig(rules=(Rule(node="lstm_l0_c_*", precision="float32"),)),
         fq.QuantConfig("int16x8"),
-        fq.QuantConfig("dynamic"),
+        fq.QuantConfig("dynamic4"),
     ],
-    ids=["unrolled", "part in float", "16 bits", "dynamic"],
+    ids=["unrolled", "part in float", "16 bits", "dynamic, 4 bits"],
 )
 def test_a_layer_of_other_parts_is_steps(config: fq.QuantConfig) -> None:
     graph_module = fq.prepare(Reader().eval(), (SAMPLES[0],), config)

@@ -311,4 +311,5 @@ TABLE = ConstraintTable(
     largest_ratio=128,  # XNNPACK refuses a model from 256 on
     per_tensor=frozenset({"uint8"}),
     whole_layers={"lstm": CELL_STATE},
+    dynamic_layers=frozenset({"lstm"}),
 )

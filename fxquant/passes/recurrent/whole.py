@@ -4,6 +4,7 @@
     %c_1 = add(%kept_1, %new_1)   !int8                                16 bits, a power of two
     %h_1 = mul(%o_1, %bent_1)     !int8
 
+In a layer of the precision `dynamic` the products have integer weights and all else is float.
 Only what the target's operator stores between steps is put on a grid: the states.
 `unroll-recurrent` notes the place of each node; annotate decides by it, and `roll-recurrent` finds
 the layer again.
@@ -26,6 +27,8 @@ from fxquant.quant.constraints import Annotation, ConstraintTable, Row, is_getit
 from fxquant.quant.spec import Precision, QuantSpec
 
 KEY = "place"
+PRODUCTS = ("x", "u")
+"""The parts that have weights."""
 
 
 class Place(NamedTuple):
@@ -58,8 +61,10 @@ def layers_of(graph_module: GraphModule) -> dict[str, list[Node]]:
     return found
 
 
-def why_not_whole(root: GraphModule, node: Node, view: Recurrent) -> str | None:
-    """Why a recurrent operator cannot be one operator of integers; None if it can."""
+def why_not_whole(
+    root: GraphModule, node: Node, view: Recurrent, precision: Precision
+) -> str | None:
+    """Why a recurrent operator cannot be one operator of a target; None if it can."""
     every = [weights for layer in view.weights for weights in layer]
     values = [part for weights in every for part in weights if part is not None]
     if view.is_cell:
@@ -68,6 +73,8 @@ def why_not_whole(root: GraphModule, node: Node, view: Recurrent) -> str | None:
         return "its outputs are projected"
     if not all(map(is_attribute, values)):
         return "its weights are computed"
+    if precision.form == "dynamic":  # its states are float
+        return None
     if any(not is_zero(root, state) for state in view.states):
         return "its states are inputs"
     if any(is_getitem(user) and user.args[1] == 2 for user in node.users):
@@ -85,13 +92,16 @@ def wants_whole(root: GraphModule, kind: str, precision: Precision) -> bool:
     state = state_of(root)
     fused = isinstance(state.config, QuantConfig) and state.config.recurrent == "fused"
     table = state.constraints
-    known = isinstance(table, ConstraintTable) and kind in table.whole_layers
-    return fused and known and _is_int8(precision)
+    if not fused or not isinstance(table, ConstraintTable):
+        return False
+    if _is_int8(precision, "dynamic"):
+        return kind in table.dynamic_layers
+    return _is_int8(precision) and kind in table.whole_layers
 
 
-def _is_int8(precision: Precision) -> bool:
+def _is_int8(precision: Precision, form: str = "static") -> bool:
     specs = precision.activations, precision.weights
-    return precision.form == "static" and all(s is not None and s.dtype == "int8" for s in specs)
+    return precision.form == form and all(s is not None and s.dtype == "int8" for s in specs)
 
 
 def annotated(
@@ -104,9 +114,26 @@ def annotated(
             end = next(node for node in reversed(parts) if _part(node) == "h")
             for node in parts:
                 yield node, _within(found[node], _part(node), end, table.whole_layers["lstm"])
+        elif all(map(_is_dynamic, parts, (found[node] for node in parts))):
+            for node in parts:
+                if _part(node) in PRODUCTS:
+                    yield node, replace(found[node], precision=_by_gates(found[node].precision))
         else:
             for node in nodes:
                 del node.meta[KEY]
+
+
+def _is_dynamic(node: Node, annotation: Annotation) -> bool:
+    """Whether a part is what it is in a layer of float values and integer weights."""
+    if _part(node) in PRODUCTS:
+        return _is_int8(annotation.precision, "dynamic")
+    return annotation.precision.form == "float"
+
+
+def _by_gates(precision: Precision) -> Precision:
+    """With one scale for the weights of each gate."""
+    assert precision.weights is not None
+    return replace(precision, weights=replace(precision.weights, observer="gates"))
 
 
 def _part(node: Node) -> str:
@@ -121,9 +148,7 @@ def _within(annotation: Annotation, part: str, end: Node, cell: QuantSpec) -> An
         return annotation
     if part == "c":
         return replace(annotation, precision=replace(plain, activations=cell), row=Row())
-    if part in {"x", "u"}:
-        assert plain.weights is not None
-        gates = replace(plain, weights=replace(plain.weights, observer="gates"))
-        return replace(annotation, precision=gates, fused_into=end.name)
+    if part in PRODUCTS:
+        return replace(annotation, precision=_by_gates(plain), fused_into=end.name)
     inner = replace(plain, activations=cell) if part in {"kept", "bent"} else plain
     return replace(annotation, precision=inner, row=Row(), fused_into=end.name)

@@ -42,8 +42,11 @@ def _rank(least: int) -> Callable[[Call], bool]:
     return lambda call: max(len(call.primary.shape), len(call.results[0].shape)) >= least
 
 
+WEIGHTS = ("filter", "input_weights")
+
+
 def _hybrid(call: Call) -> bool:
-    weights = call.type("filter")
+    weights = next((call.type(name) for name in WEIGHTS if name in call.arguments), None)
     return (
         call.primary.dtype.is_floating_point
         and weights is not None

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..kernels.hybrid_lstm import lstm_hybrid
 from ..kernels.lstm import lstm_int8
 from .values import QTensor, Value, operator
 
@@ -39,6 +40,7 @@ def unidirectional_sequence_lstm(
     cell_clip: float = 0.0,
     proj_clip: float = 0.0,
     time_major: bool = True,
+    asymmetric_quantize_inputs: bool = False,
 ) -> list[Value]:
     """UNIDIRECTIONAL_SEQUENCE_LSTM: all outputs and the last c; four weights, for i, f, g and o."""
     if isinstance(x, QTensor):
@@ -47,6 +49,11 @@ def unidirectional_sequence_lstm(
         parts = input_weights, recurrent_weights, biases
         return list(lstm_int8(x, *parts, h, c, time_axis=axis))
     assert isinstance(h, Tensor) and isinstance(c, Tensor)
+    if isinstance(input_weights[0], QTensor):
+        parts = input_weights, recurrent_weights, biases
+        axis = 0 if time_major else 1
+        asymmetric = asymmetric_quantize_inputs
+        return list(lstm_hybrid(x, *parts, h, c, time_axis=axis, asymmetric=asymmetric))
     bias = torch.cat(list(biases))
     parameters = [
         torch.cat(list(input_weights)),

@@ -53,6 +53,11 @@ def rows_on_grids(x: Tensor, weights: QTensor, *, asymmetric: bool) -> Grids:
     return _asymmetric(x, (-1,)) if asymmetric and not blocks else _symmetric(x, (-1,))
 
 
+def sequence_on_grids(x: Tensor, asymmetric: bool) -> Grids:
+    """Rows of one step of a recurrent layer, each on its grid; no delegate takes these."""
+    return _asymmetric(x, (-1,)) if asymmetric else _symmetric(x, (-1,))
+
+
 def _symmetric(x: Tensor, dims: tuple[int, ...]) -> Grids:
     largest = x.abs().amax(dims, keepdim=True)
     inverse = torch.where(largest > 0, 127.0 / largest, 0.0)

@@ -21,18 +21,43 @@ import torch
 from fxquant.backends.tflite import dialect as tfl
 from fxquant.ir.aten import aten
 from fxquant.ir.recurrent import Weights, weights_of
+from fxquant.ir.types import Quantization
+from fxquant.quant.quantized_lstm import dynamic_lstm as core_operator
 
 from .registry import legalize
 from .rewriter import Rewriter, Unsupported
 from .values import Constant, Value
 
 Ends = list[list[Value]]
+assert core_operator is not None  # its import declares the operator
 
 
 @legalize(aten.lstm.input)
 def lstm(r: Rewriter, x: Value, states: Sequence[Value], *rest: Any) -> tuple[Value, ...]:
     """UNIDIRECTIONAL_SEQUENCE_LSTM."""
     return _sequence(r, _lstm, x, states, *rest)
+
+
+@legalize(torch.ops.fxquant.dynamic_lstm.default)
+def dynamic_lstm(
+    r: Rewriter,
+    x: Value,
+    weight: Value,
+    recurrent: Value,
+    input_bias: Value | None,
+    recurrent_bias: Value | None,
+    h: Value,
+    c: Value,
+    batch_first: bool,
+) -> tuple[Value, Value]:
+    """UNIDIRECTIONAL_SEQUENCE_LSTM of float values, with weights of integers."""
+    weights = Weights(weight, recurrent, input_bias, recurrent_bias)
+    shape = (1, r.shape(x)[0 if batch_first else 1], r.shape(recurrent)[1])
+    zero = _zero(r, x)
+    wide = (r.reshape(r.broadcast(state, shape[1:]), shape) for state in (h, c))
+    begun = [_begun(r, zero, state, 0) for state in wide]
+    y, (_, last) = _lstm(_Layer(r, x, weights, begun, not batch_first))
+    return y, last
 
 
 @legalize(aten.rnn_tanh.input)
@@ -74,11 +99,12 @@ def _lstm(layer: _Layer) -> tuple[Value, list[Value]]:
     y, c = r.emit_several(
         tfl.unidirectional_sequence_lstm,
         layer.x,
-        _gates(weights.x),
-        _gates(weights.h),
-        _gates(_bias(r, weights)),
+        gates(weights.x),
+        gates(weights.h),
+        blocks(_bias(r, weights)),
         *layer.states,
         time_major=layer.time_major,
+        asymmetric_quantize_inputs=r.is_quantized(weights.x),
     )
     h = layer.last_step(y)
     both = r.emit(tfl.pack, [h, c], axis=0)
@@ -103,11 +129,26 @@ def _rnn(activation: str) -> Function:
     return rnn
 
 
-def _gates(value: Value) -> list[Value]:
-    """The four blocks of rows."""
-    assert isinstance(value, Constant)
+def blocks(value: Constant) -> list[Constant]:
+    """The four blocks of rows, one a gate."""
     size = value.data.shape[0] // 4
     return [value.slice(0, start, size) for start in range(0, 4 * size, size)]
+
+
+def gates(value: Value) -> list[Constant]:
+    """The weights of the gates, each with one scale where they are integers."""
+    if not isinstance(value, Constant):
+        raise Unsupported("its weights are computed")
+    return [_with_one_scale(block) for block in blocks(value)]
+
+
+def _with_one_scale(block: Constant) -> Constant:
+    kind = block.quantization
+    if kind is None:
+        return block
+    if len(set(kind.scale)) > 1:
+        raise Unsupported("its weights have several scales in one gate")
+    return Constant(block.name, block.data, Quantization(kind.scale[:1], kind.zero_point[:1], None))
 
 
 def _bias(r: Rewriter, weights: Weights[Value]) -> Constant:

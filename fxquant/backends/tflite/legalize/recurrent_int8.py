@@ -17,6 +17,7 @@ from fxquant.ir.types import Quantization
 from fxquant.quant.quantized_lstm import quantized_lstm as core_operator
 
 from .grids import float32
+from .recurrent import blocks, gates
 from .registry import legalize
 from .rewriter import Rewriter, Unsupported
 from .values import Constant, Value
@@ -43,44 +44,25 @@ def quantized_lstm(
     grid = r.qtype(x)
     if r.out is None or grid is None:
         raise Unsupported("its input is not on a grid")
-    gates, inner = _gates(weight), _gates(recurrent)
-    total = _bias(r, gates[0], input_bias, recurrent_bias)
+    outer, inner = gates(weight), gates(recurrent)
+    total = _bias(r, outer[0], input_bias, recurrent_bias)
     biases = [
         quantized_bias(part, grid.scale, _known(gate), wide=False)
-        for part, gate in zip(_blocks(total), gates, strict=True)
+        for part, gate in zip(blocks(total), outer, strict=True)
     ]
     out, cell = r.out, QType("int16", float32(c_scale), 0)
     zero = _zero(r, x, grid, out, batch_first, r.shape(recurrent)[1])
     h = r.emit(tfl.reverse_v2, zero, axis=(0,))
     c = r.emit(tfl.quantize, zero, out=cell)
     y, _ = r.emit_several(
-        tfl.unidirectional_sequence_lstm, x, gates, inner, biases, h, c, time_major=not batch_first
+        tfl.unidirectional_sequence_lstm, x, outer, inner, biases, h, c, time_major=not batch_first
     )
     return y
 
 
-def _blocks(value: Constant) -> list[Constant]:
-    size = value.data.shape[0] // GATES
-    return [value.slice(0, start, size) for start in range(0, GATES * size, size)]
-
-
-def _gates(weight: Value) -> list[Constant]:
-    """The weights of each gate, each with one scale."""
-    if not isinstance(weight, Constant) or weight.quantization is None:
-        raise Unsupported("its weights are not quantized")
-    return [_with_one_scale(block) for block in _blocks(weight)]
-
-
-def _with_one_scale(block: Constant) -> Constant:
-    kind = _known(block)
-    if len(set(kind.scale)) > 1:
-        raise Unsupported("its weights have several scales in one gate")
-    whole = Quantization(kind.scale[:1], kind.zero_point[:1], None)
-    return Constant(block.name, block.data, whole)
-
-
 def _known(block: Constant) -> Quantization:
-    assert block.quantization is not None
+    if block.quantization is None:
+        raise Unsupported("its weights are not quantized")
     return block.quantization
 
 

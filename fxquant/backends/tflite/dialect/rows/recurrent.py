@@ -29,9 +29,13 @@ RECURRENT = (
         "x *input_weights *recurrent_weights cell_to_input cell_to_forget cell_to_output *biases "
         "projection projection_bias h c",
         "UnidirectionalSequenceLSTMOptions",
-        f"{ACTIVATION} cell_clip proj_clip time_major",
+        f"{ACTIVATION} cell_clip proj_clip time_major asymmetric_quantize_inputs",
         kinds="f32 q8",
-        versions={"i8": 3},  # no version says "integers"; this one is of the release before
+        versions={
+            "hybrid": 2,
+            "asymmetric hybrid": 3,
+            "i8": 3,
+        },  # no version says "integers"; this one is of the release before
         results=2,
         variables={"h": None, "c": 1},
         intermediates=_scales,
