@@ -71,6 +71,8 @@ bench: zoo
 	$(BIN)/python -m benchmarks.calibration
 	$(BIN)/python -m benchmarks.onnx_zoo
 	$(BIN)/python -m benchmarks.validation
+	$(BIN)/python -m benchmarks.mixed
+	$(BIN)/python -m benchmarks.borders
 	$(BIN)/python -m benchmarks.framework_cost
 	$(BIN)/python -m benchmarks.fusion
 	$(BIN)/python -m benchmarks.speed

@@ -30,7 +30,7 @@ from fxquant.mixed.budget import Budget, BudgetError
 from fxquant.mixed.candidate import Subject
 from fxquant.mixed.mixed_report import MixedReport
 from fxquant.mixed.search import Search
-from fxquant.mixed.sensitivity import check_readable_again
+from fxquant.mixed.sensitivity import Transformed, check_readable_again
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.config import QuantConfig
 from fxquant.quant.spec import Precision, precision
@@ -53,6 +53,7 @@ def auto_mixed_precision(
     backend: str | Backend = "tflite",
     precisions: Sequence[str] = ("float32",),
     held_out: Iterable[Any] | None = None,
+    probes: int = 0,
     transform: Callable[[Any], Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> MixedPrecision:
@@ -69,6 +70,8 @@ def auto_mixed_precision(
         precisions: names of what a layer may compute in instead: better ones, e.g.
             ("int16x8", "float32"), and cheaper ones, e.g. ("int8w4", "int4_weights", "dynamic").
         held_out: other batches, by which the choice is judged; None: by `data`.
+        probes: estimate the noise of layers by so many backward passes a batch instead of one
+            forward pass for each layer and precision (see `probes`); for large nets, e.g. 8.
         transform: makes the inputs from a batch, e.g. drops labels.
         kwargs: keyword inputs of the model.
 
@@ -87,7 +90,7 @@ def auto_mixed_precision(
         core = Pipeline.default("float")(core)
     batches, judging = (_transformed(each, transform) for each in (data, judges))
     subject = Subject(core, example_inputs, batches, backend, judging)
-    search = Search(subject.candidate(config or QuantConfig()), budget, tried)
+    search = Search(subject.candidate(config or QuantConfig()), budget, tried, probes)
     result = MixedPrecision(*search.chosen())
     if not result.report.met:
         raise _broken(budget, result, precisions)
@@ -117,15 +120,5 @@ def _broken(budget: Budget, best: MixedPrecision, precisions: Sequence[str]) -> 
     return error
 
 
-class _Transformed:
-    """Data whose batches are made anew in every pass."""
-
-    def __init__(self, data: Iterable[Any], transform: Callable[[Any], Any]) -> None:
-        self.data, self.transform = data, transform
-
-    def __iter__(self) -> Any:
-        return map(self.transform, self.data)
-
-
 def _transformed(data: Iterable[Any], transform: Callable[[Any], Any] | None) -> Iterable[Any]:
-    return data if transform is None else _Transformed(data, transform)
+    return data if transform is None else Transformed(data, transform)

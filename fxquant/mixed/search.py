@@ -13,6 +13,7 @@ from fxquant.mixed.candidate import Candidate, costs_of
 from fxquant.mixed.layers import Layer, can_compute, layers_of
 from fxquant.mixed.mixed_report import Chosen, MixedReport, figures_of
 from fxquant.mixed.noise import decibels
+from fxquant.mixed.probes import alone
 from fxquant.mixed.simulation import Mixture, Simulation
 from fxquant.mixed.steps import Option, Step, cheapest, milliseconds, steps_of
 from fxquant.quant.config import QuantConfig, Rule
@@ -37,14 +38,17 @@ class Search:
         start: the model as it is at first.
         budget: what to keep to.
         tried: the precisions that a layer may have instead.
+        probes: backward passes a batch that estimate the noise of layers; 0: it is measured.
     """
 
-    def __init__(self, start: Candidate, budget: Budget, tried: Sequence[Precision]) -> None:
+    def __init__(
+        self, start: Candidate, budget: Budget, tried: Sequence[Precision], probes: int = 0
+    ) -> None:
         self.start, self.budget = start, budget
         self.simulation = Simulation(start.prepared)
         self.costs = costs_of(start.annotated)
         self.layers = [each for each in layers_of(start.prepared) if self._is_open(each)]
-        self.noise = self._measured(tried)
+        self.noise = self._measured(tried, probes)
         options = {layer.name: self._options(layer) for layer in self.layers}
         self.base = {name: cheapest(each).precision for name, each in options.items()}
         self.steps = steps_of((each, options[each.name]) for each in self.layers)
@@ -61,7 +65,9 @@ class Search:
         annotation = annotation_of(nodes[layer.name])
         return annotation is not None and annotation.reason == "default"
 
-    def _measured(self, tried: Sequence[Precision]) -> dict[str, dict[Precision, float]]:
+    def _measured(
+        self, tried: Sequence[Precision], probes: int
+    ) -> dict[str, dict[Precision, float]]:
         """The noise of each layer alone in each precision, in one pass over the data."""
         found: dict[str, dict[Precision, float]] = {layer.name: {} for layer in self.layers}
         plan: list[tuple[Layer, Precision]] = []
@@ -71,16 +77,10 @@ class Search:
                     found[layer.name][choice] = 0.0
                 elif can_compute(self.start.prepared, layer, choice):
                     plan.append((layer, choice))
-        noises = self.simulation.measure(
-            [self._alone(layer, choice) for layer, choice in plan], self.start.subject.data
-        )
-        for (layer, choice), noise in zip(plan, noises, strict=True):
-            found[layer.name][choice] = noise.ratio
+        ratios = alone(self.simulation, plan, self.start.subject.data, probes)
+        for (layer, choice), ratio in zip(plan, ratios, strict=True):
+            found[layer.name][choice] = ratio
         return found
-
-    def _alone(self, layer: Layer, choice: Precision) -> Mixture:
-        floats = {k: v for k, v in self.simulation.floats.items() if k not in layer.nodes}
-        return {**floats, **({} if choice == layer.precision else layer.assigned(choice))}
 
     def _options(self, layer: Layer) -> list[Option]:
         noises = self.noise[layer.name]

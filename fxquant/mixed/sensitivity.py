@@ -15,6 +15,7 @@ graph, in one pass over the data.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from fxquant.errors import InputError
 from fxquant.ir.state import state_of
 from fxquant.mixed.layers import Layer, can_compute, layers_of
 from fxquant.mixed.noise import decibels
+from fxquant.mixed.probes import alone
 from fxquant.mixed.simulation import Mixture, Simulation
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
@@ -49,7 +51,8 @@ class Sensitivity:
         operator: what they compute; `3 operators` where there are several.
         precision: the precision tried.
         alone: SQNR at the output in dB with nothing else quantized.
-        others: SQNR at the output in dB with everything else quantized as prepared.
+        others: SQNR at the output in dB with everything else quantized as prepared; NaN where it
+            was not measured.
         bytes_saved: bytes of weights less than in float32.
         source: the user's line.
     """
@@ -102,7 +105,8 @@ class SensitivityTable(Sequence[Sensitivity]):
         for heading in ("alone, dB", "all others, dB", "bytes saved"):
             table.add_column(heading, justify="right")
         for row in self.rows:
-            figures = (f"{row.alone:.1f}", f"{row.others:.1f}", str(row.bytes_saved))
+            others = "" if math.isnan(row.others) else f"{row.others:.1f}"
+            figures = (f"{row.alone:.1f}", others, str(row.bytes_saved))
             table.add_row(row.layer, row.nodes[0], row.operator, row.precision, *figures)
         return table
 
@@ -125,13 +129,15 @@ def sensitivity(
     backend: str | Backend = "tflite",
     by: By = "layer",
     precisions: Sequence[str] = (),
+    probes: int = 0,
     transform: Transform | None = None,
 ) -> SensitivityTable:
     """Measure what quantizing each layer does to the model's output.
 
     Every figure is a signal-to-quantization-noise ratio: output power by the power of its error,
-    the mean over the model's outputs, summed over all data. The data are read once (twice where a
-    module has to be calibrated first), and one batch's values are in memory at a time.
+    the mean over the model's outputs, summed over all data. The data are read once (once more where
+    a module has to be calibrated first, or with probes), and one batch's values are in memory at a
+    time.
 
     Args:
         model: a prepared and calibrated graph, or any module, which is prepared and calibrated.
@@ -141,6 +147,8 @@ def sensitivity(
         backend: the target; for a module only.
         by: one row for each layer, or for each of the user's modules.
         precisions: names of other precisions to try besides the prepared one.
+        probes: estimate what layers do alone by so many backward passes a batch, and leave out
+            what all others do; dozens of times as quick for large nets (see `probes`).
         transform: makes the inputs from a batch, e.g. drops labels.
 
     Raises:
@@ -153,14 +161,35 @@ def sensitivity(
     groups = _groups(layers_of(prepared), by)
     simulation = Simulation(prepared)
     plan = [(group, chosen) for group in groups for chosen in _precisions(prepared, group, tried)]
+    batches: Iterable[Any] = data if transform is None else Transformed(data, transform)
+    if probes:
+        check_readable_again(data)
+        return _estimated(simulation, plan, batches, probes)
     mixtures: list[Mixture] = [{}]
     for group, chosen in plan:
         mixtures += [_only(simulation, group, chosen), _without(group)]
-    batches = data if transform is None else map(transform, data)
     together, *noises = simulation.measure(mixtures, batches)
     rows = [
-        _row(group, chosen, alone.ratio, others.ratio)
-        for (group, chosen), alone, others in zip(plan, noises[::2], noises[1::2], strict=True)
+        _row(group, chosen, only.ratio, others.ratio)
+        for (group, chosen), only, others in zip(plan, noises[::2], noises[1::2], strict=True)
+    ]
+    return SensitivityTable(tuple(rows), together.sqnr)
+
+
+def _estimated(
+    simulation: Simulation,
+    plan: Sequence[tuple[Sequence[Layer], Precision]],
+    batches: Iterable[Any],
+    probes: int,
+) -> SensitivityTable:
+    """The table of estimates: the noise of a module is the sum of its layers'."""
+    single = [(layer, chosen) for group, chosen in plan for layer in group]
+    ratios = iter(alone(simulation, single, batches, probes))
+    sums = [sum(next(ratios) for _ in group) for group, _ in plan]
+    (together,) = simulation.measure([{}], batches)
+    rows = [
+        _row(group, chosen, ratio, math.nan)
+        for (group, chosen), ratio in zip(plan, sums, strict=True)
     ]
     return SensitivityTable(tuple(rows), together.sqnr)
 
@@ -184,6 +213,16 @@ def calibrated(
     return calibrate(prepared, data, progress=False, transform=transform)
 
 
+class Transformed:
+    """Data whose batches are made anew in every pass."""
+
+    def __init__(self, data: Iterable[Any], transform: Transform) -> None:
+        self.data, self.transform = data, transform
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.transform, self.data)
+
+
 def check_readable_again(data: Iterable[Any]) -> None:
     """Raise if the data are gone after one pass."""
     if iter(data) is data:
@@ -204,7 +243,7 @@ def _precisions(
 ) -> list[Precision]:
     own = list(dict.fromkeys(layer.precision for layer in group))
     names = {each.name for each in own}
-    others = [p for p in tried if p.name not in names and p.quantized]
+    others = [p for p in tried if p.name not in names and p.form != "float"]
     return own[:1] + [p for p in others if all(can_compute(prepared, each, p) for each in group)]
 
 
@@ -213,7 +252,8 @@ def _only(simulation: Simulation, group: Sequence[Layer], chosen: Precision) -> 
     own = {name for layer in group for name in layer.nodes}
     floats = {name: p for name, p in simulation.floats.items() if name not in own}
     same = {layer.precision for layer in group} == {chosen}
-    return floats if same else {**floats, **dict.fromkeys(own, chosen)}
+    assigned = {name: each for layer in group for name, each in layer.assigned(chosen).items()}
+    return floats if same else {**floats, **assigned}
 
 
 def _without(group: Sequence[Layer]) -> Mixture:
@@ -233,7 +273,7 @@ def _row(group: Sequence[Layer], chosen: Precision, alone: float, others: float)
         operator,
         chosen.name,
         decibels(alone),
-        decibels(others),
+        others if math.isnan(others) else decibels(others),
         saved,
         first.source,
     )

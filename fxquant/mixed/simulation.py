@@ -14,7 +14,8 @@ lies behind those is computed again. One batch's values are in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch.utils import _pytree as pytree
 
 from fxquant.errors import CalibrationError
 from fxquant.ir.edit import get_attribute
+from fxquant.mixed.layers import Layer
 from fxquant.mixed.noise import Noise
 from fxquant.passes.float_regions import dynamic_operand
 from fxquant.quant.arithmetic import affine_parameters, symmetric_parameters
@@ -93,22 +95,55 @@ class Simulation:
             CalibrationError: there are no data.
             InputError: a batch does not fit the model's inputs.
         """
-        noises = [Noise() for _ in mixtures]
+        distinct = {frozenset(mixture.items()): mixture for mixture in mixtures}
+        noises = {key: Noise() for key in distinct}
         count = 0
+        with self.evaluated():
+            for batch in data:
+                for graph, inputs in self.runner.calls(batch, count):
+                    values = list(distinct.values())
+                    self._measure_call(graph, inputs, values, list(noises.values()))
+                count += 1
+        if count == 0:
+            raise CalibrationError("there are no data", fix="give an iterable of batches")
+        return [noises[frozenset(mixture.items())] for mixture in mixtures]
+
+    @contextlib.contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Evaluation mode and no gradients inside; every module's own mode back afterwards."""
         training = {module: module.training for module in self.root.modules()}
         self.root.eval()
         try:
             with torch.no_grad():
-                for batch in data:
-                    for graph, inputs in self.runner.calls(batch, count):
-                        self._measure_call(graph, inputs, mixtures, noises)
-                    count += 1
+                yield
         finally:
             for module, mode in training.items():
                 module.training = mode
-        if count == 0:
-            raise CalibrationError("there are no data", fix="give an iterable of batches")
-        return noises
+
+    def only(self, layer: Layer, precision: Precision) -> Mixture:
+        """Everything in float but one layer."""
+        floats = {name: each for name, each in self.floats.items() if name not in layer.nodes}
+        return {**floats, **({} if precision == layer.precision else layer.assigned(precision))}
+
+    def local_errors(
+        self,
+        graph: GraphModule,
+        inputs: tuple[Tensor, ...],
+        plan: Sequence[tuple[Layer, Precision]],
+    ) -> tuple[list[Tensor | None], dict[str, Tensor], list[Tensor]]:
+        """What each item of a plan does to its layer's own result, if nothing else is quantized.
+
+        Returns:
+            The errors, None for layers of several results; what stands for those results when
+            gradients are taken, by the name of the layer's last node; the float outputs.
+        """
+        run = _Run(self, graph.graph, inputs)
+        run.leaves = dict.fromkeys(layer.nodes[-1] for layer, _ in plan)
+        with torch.enable_grad():
+            values = run.all(self.floats)
+        errors = [run.local_error(values, layer, self.only(layer, p)) for layer, p in plan]
+        leaves = {name: leaf for name, leaf in run.leaves.items() if leaf is not None}
+        return errors, leaves, run.outputs(values)
 
     def _measure_call(
         self,
@@ -192,6 +227,7 @@ class _Run:
     def __init__(self, simulation: Simulation, graph: Graph, inputs: tuple[Tensor, ...]) -> None:
         self.simulation, self.root = simulation, simulation.root
         self.nodes = list(graph.nodes)
+        self.leaves: dict[str, Tensor | None] = {}
         self.corrected = False  # biases are corrected for the graph as prepared, no other
         self.inputs = dict(
             zip((n.name for n in self.nodes if n.op == "placeholder"), inputs, strict=True)
@@ -201,8 +237,31 @@ class _Run:
         """The values of every node."""
         values: Values = {}
         for node in self.nodes:
-            values[node.name] = self._value(node, values, mixture)
+            value = self._value(node, values, mixture)
+            if node.name in self.leaves and isinstance(value.raw, Tensor):
+                leaf = self.leaves[node.name] = torch.zeros_like(value.raw, requires_grad=True)
+                value = replace(value, raw=value.raw + leaf)
+            values[node.name] = value
         return values
+
+    def local_error(self, values: Values, layer: Layer, mixture: Mixture) -> Tensor | None:
+        """The change of a layer's result, its inputs being those of `values`."""
+        result = dict(values)
+        named = {node.name: node for node in self.nodes}
+        for name in layer.nodes:
+            result[name] = self._value(named[name], result, mixture)
+        end = named[layer.nodes[-1]]
+        exact = values[end.name].raw
+        if not isinstance(exact, Tensor):
+            return None
+        found = result[end.name].raw
+        for user in end.users:
+            called = user.op == "call_module"
+            if called and isinstance(get_attribute(self.root, str(user.target)), FakeQuantize):
+                found = self._value(user, result, mixture).raw
+                break
+        assert isinstance(found, Tensor)
+        return found - exact.detach()
 
     def changed(self, values: Values, known: Mixture, mixture: Mixture) -> Values:
         """The values under another mixture; what it does not touch is taken from `values`."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch.fx import GraphModule, Node
 
@@ -55,6 +55,8 @@ class Annotate(Pass):
 
     Attributes:
         activations: precision of the nodes that no rule names, instead of the configuration's.
+        placing: `cut` puts operators that could compute in several precisions where the fewest
+            bytes are converted; `asked` leaves each in its own.
     """
 
     name: ClassVar[str] = "annotate"
@@ -63,6 +65,7 @@ class Annotate(Pass):
     semantics: ClassVar[Semantics] = EXACT
 
     activations: str | None = None
+    placing: Literal["cut", "asked"] = "cut"
 
     def run(self, graph_module: GraphModule) -> PassResult:
         state = state_of(graph_module)
@@ -76,7 +79,7 @@ class Annotate(Pass):
         if self.activations is not None:
             config = replace(config, precision=self.activations)
         state.config = config
-        decisions = _Decisions(graph_module, table, config)
+        decisions = _Decisions(graph_module, table, config, self.placing == "cut")
         for node, annotation in decisions.all().items():
             node.meta["annotation"] = annotation
         state.stayed_float = tuple(_stayed(graph_module, decisions.found))
@@ -89,8 +92,10 @@ class Annotate(Pass):
 class _Decisions:
     """The decisions for one graph: operators alone, then borders, then chains."""
 
-    def __init__(self, root: GraphModule, table: ConstraintTable, config: QuantConfig) -> None:
-        self.root, self.table, self.config = root, table, config
+    def __init__(
+        self, root: GraphModule, table: ConstraintTable, config: QuantConfig, cut: bool
+    ) -> None:
+        self.root, self.table, self.config, self.cut = root, table, config, cut
         self.choices, self.misfits = config.judged(root)
         for node in self.choices:
             leader = leader_of(node)
@@ -106,7 +111,7 @@ class _Decisions:
         }
         check_rules_are_met(self.root, self.choices, asked, self.misfits)
         free = FreePrecision(self.root, self.table, self.choices, self._alone)
-        self.found = free.placed(asked)
+        self.found = free.placed(asked) if self.cut else asked
         self._fuse()
         self._group()
         self.found.update(annotated(self.root, self.table, self.found))

@@ -26,7 +26,15 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from fxquant.backends.tflite.contents import FileModel, FileTensor
-from fxquant.backends.tflite.dialect import QTensor, Value, dequantize, use_kernels
+from fxquant.backends.tflite.dialect import (
+    QTensor,
+    Value,
+    dequantize,
+    quantize,
+    reshape,
+    transpose,
+    use_kernels,
+)
 from fxquant.backends.tflite.dialect.conditions import CONDITIONS
 from fxquant.backends.tflite.differences import Difference, difference_between, same_bits
 from fxquant.backends.tflite.flatbuffer import to_segments
@@ -41,8 +49,11 @@ from fxquant.errors import InputError
 from fxquant.ir.edit import tensor_at
 from fxquant.ir.printer import format_node, format_type
 from fxquant.ir.source import source_text
+from fxquant.ir.types import TensorType
 
 Reference = Callable[..., Any]
+MOVERS = (reshape, transpose)
+"""Operators that may stand between an input and the QUANTIZE of it."""
 
 
 def verify(
@@ -123,6 +134,7 @@ class _Comparison:
         tensors = self.contents.model.main.tensors
         names = self.contents.model.signatures[0].outputs
         hybrid = any(row.hybrid for row in self.rows.values())
+        hybrid = hybrid or any(map(_rounds_computed, self.graph_module.graph.nodes))
         self.report.outputs = [
             OutputRow(name, _tensor_text(tensors[i]), hybrid=hybrid) for name, i in names
         ]
@@ -266,6 +278,18 @@ def _require_same_tensors(written: FileModel, found: FileModel) -> None:
             "the file was not written from this graph: its tensors are others",
             fix="write the file again, or give None to have it written",
         )
+
+
+def _rounds_computed(node: Node) -> bool:
+    """Whether a node puts floats on a grid that were computed, not given or only moved."""
+    if node.target is not quantize:
+        return False
+    source = node.all_input_nodes[0]
+    while source.op == "call_function" and source.target in MOVERS:
+        source = source.all_input_nodes[0]
+    kind = source.meta.get("type")
+    is_float = isinstance(kind, TensorType) and kind.quantization is None
+    return source.op == "call_function" and source.target is not dequantize and is_float
 
 
 def _row(node: Node) -> OperatorRow:

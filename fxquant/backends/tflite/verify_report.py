@@ -9,7 +9,7 @@ so that what an earlier operator does differently shows here too.
 
 *Hybrid* operators put float values on grids themselves. A value between two steps may fall to
 either side when its last bit differs, so they are judged by the size of a step, and outputs behind
-them by the signal to noise.
+them by the signal to noise; so are outputs of graphs that quantize floats which they computed.
 """
 
 from __future__ import annotations

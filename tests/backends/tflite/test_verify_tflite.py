@@ -140,3 +140,16 @@ def test_a_sum_near_zero_is_as_exact_as_what_it_adds_up() -> None:
     x = torch.randn(4, 768)
     lowered = fxquant.compile(Centered(), (x,))
     assert fxquant.verify(lowered, [x], kernels="optimized").ok
+
+
+def test_outputs_behind_floats_that_are_quantized_inside_are_judged_by_noise() -> None:
+    """The last bit of a computed float decides which step it falls to; an input's is given."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 3, 3), torch.nn.Conv2d(3, 3, 3), torch.nn.Conv2d(3, 3, 3)]
+    model, x = torch.nn.Sequential(*layers).eval(), torch.randn(1, 3, 12, 12)
+    for rules, judged in (((), False), ((fxquant.Rule("float32", module="1"),), True)):
+        config = fxquant.QuantConfig(rules=rules)
+        lowered = fxquant.compile(model, (x,), quantize=config, calibration=[x], progress=False)
+        (output,) = fxquant.verify(lowered, [x]).outputs
+        assert output.hybrid is judged
+        assert output.failure() == ""
