@@ -90,8 +90,8 @@ class Row:
     Attributes:
         conversions: QUANTIZE and DEQUANTIZE of activations, those at inputs and outputs left out.
         moved: bytes that they read and write.
-        agreement: worst share of equal values of an operator in LiteRT.
-        sqnr_db: of LiteRT's outputs against the float model.
+        agrees: whether LiteRT computes every operator as the simulation does.
+        sqnr_db: of the simulated outputs against the float model.
     """
 
     model: str
@@ -162,7 +162,7 @@ def _measured(case: Case, model: nn.Module, images: list[torch.Tensor], placing:
         placing,
         len(found),
         sum(size_of(source) + size_of(result) for source, result in found),
-        report.ok,
+        not any(row.failure(report.kernels) for row in report.rows),
         sqnr(wanted, simulated),
     )
 
