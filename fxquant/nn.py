@@ -18,6 +18,7 @@ from fxquant.quant.float_functional import FloatFunctional
 from fxquant.quant.qat.batch_norm import Line, TrainedBatchNorm, WeightScale
 from fxquant.quant.qat.fake_quantize import TrainedFakeQuantize
 from fxquant.quant.qat.learned import LearnedFakeQuantize
+from fxquant.quant.qat.tied_grids import GateFakeQuantize, StateFakeQuantize
 from fxquant.quant.spec import QuantSpec
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
@@ -26,10 +27,12 @@ __all__ = [
     "DeQuantStub",
     "FakeQuantize",
     "FloatFunctional",
+    "GateFakeQuantize",
     "LearnedFakeQuantize",
     "Line",
     "QuantSpec",
     "QuantStub",
+    "StateFakeQuantize",
     "TrainedBatchNorm",
     "TrainedFakeQuantize",
     "WeightScale",

@@ -2,9 +2,11 @@
 
     quantizers.layer1_0_relu, called in layer1.0   ->  layer1.0.relu_fq
     _constant_0, read in blocks.3.attn             ->  blocks.3.attn.constant_0
+    conv1_weight_scale, of layer1.0.conv1.weight   ->  layer1.0.conv1.weight_scale
 
 So the classes of the file hold what their `forward` needs. What several modules use is one object
-at several places. What the user's model holds itself is never moved.
+at several places. What the user's model holds itself is never moved; what is left of it in the core
+dialect and nothing reads any more goes.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from fxquant.backends.source.regions import scope_of
-from fxquant.ir.edit import copy_graph_module, free_name, get_attribute
+from fxquant.ir.aten import aten
+from fxquant.ir.edit import copy_graph_module, free_name, get_attribute, prune_attributes
 from fxquant.ir.origin import Origin
 from fxquant.ir.state import state_of
 
 OWN_PACKAGE = "fxquant."
+PER_CHANNEL = aten.fake_quantize_per_channel_affine.default
+GRID = ("scale", "zero_point")
 
 
 def relocate(graph_module: GraphModule) -> GraphModule:
@@ -28,6 +33,9 @@ def relocate(graph_module: GraphModule) -> GraphModule:
     if not isinstance(origin, Origin) or not origin.calls:
         return graph_module
     copy = copy_graph_module(graph_module)
+    if "functional" in state_of(graph_module).properties:
+        _erase_unread(copy)
+        prune_attributes(copy)
     places: dict[tuple[str, str], str] = {}
     moved: set[str] = set()
     for node, scope in _uses(copy, origin):
@@ -45,6 +53,12 @@ def relocate(graph_module: GraphModule) -> GraphModule:
         _drop(copy, target)
     copy.recompile()
     return copy
+
+
+def _erase_unread(root: GraphModule) -> None:
+    for node in reversed(root.graph.find_nodes(op="get_attr")):
+        if not node.users:
+            root.graph.erase_node(node)
 
 
 def _uses(root: GraphModule, origin: Origin) -> Iterator[tuple[Node, str]]:
@@ -87,9 +101,10 @@ def _move(root: GraphModule, target: str, scope: str, node: Node) -> str:
     stem = name[len(prefix) :] if name.lower().startswith(prefix) else name
     stem = stem.strip("_")
     stem = stem if stem.isidentifier() else f"layer{stem}"
-    place = free_name(root, f"{scope}.{stem}" if scope else stem)
-    owner = get_attribute(root, scope) if scope else root
-    last = place.rpartition(".")[2]
+    wanted = _beside_weight(node, scope) or (f"{scope}.{stem}" if scope else stem)
+    place = free_name(root, wanted)
+    parent, _, last = place.rpartition(".")
+    owner = get_attribute(root, parent) if parent else root
     if isinstance(value, nn.Module):
         owner.add_module(last, value)
     elif isinstance(value, nn.Parameter):
@@ -97,6 +112,19 @@ def _move(root: GraphModule, target: str, scope: str, node: Node) -> str:
     else:
         owner.register_buffer(last, value, target not in root._non_persistent_buffers_set)
     return place
+
+
+def _beside_weight(node: Node, scope: str) -> str | None:
+    """Where the grid of a weight stands: beside the weight, in the layer that is left of it."""
+    user = next(iter(node.users), None)
+    if node.op != "get_attr" or user is None or user.target is not PER_CHANNEL:
+        return None
+    weight, *grid = user.args[:3]
+    if not isinstance(weight, Node) or weight.op != "get_attr" or node not in grid:
+        return None
+    target = str(weight.target)
+    inside = "." in target and target.startswith(f"{scope}." if scope else "")
+    return f"{target}_{GRID[grid.index(node)]}" if inside else None
 
 
 def _drop(root: GraphModule, target: str) -> None:
