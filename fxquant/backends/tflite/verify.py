@@ -36,15 +36,27 @@ from fxquant.backends.tflite.dialect import (
     use_kernels,
 )
 from fxquant.backends.tflite.dialect.conditions import CONDITIONS
-from fxquant.backends.tflite.differences import Difference, difference_between, same_bits
+from fxquant.backends.tflite.differences import (
+    FLOAT_TOLERANCE,
+    Difference,
+    difference_between,
+    same_bits,
+)
 from fxquant.backends.tflite.flatbuffer import to_segments
 from fxquant.backends.tflite.interpreter import Kernels, LiteRT, Source
+from fxquant.backends.tflite.kernels.hybrid import counted_ties
 from fxquant.backends.tflite.layout.rewrite import IO_PERMUTATION
 from fxquant.backends.tflite.litert_session import Array
 from fxquant.backends.tflite.reference_limits import why_not_reference
 from fxquant.backends.tflite.sample_inputs import call_arguments, flat_inputs
 from fxquant.backends.tflite.serialize import Contents, call_of, contents_of, row_of
-from fxquant.backends.tflite.verify_report import OperatorRow, OutputRow, VerifyReport
+from fxquant.backends.tflite.verify_report import (
+    HYBRID_SQNR,
+    ROUNDED_SQNR,
+    OperatorRow,
+    OutputRow,
+    VerifyReport,
+)
 from fxquant.errors import InputError
 from fxquant.ir.edit import tensor_at
 from fxquant.ir.printer import format_node, format_type
@@ -134,9 +146,11 @@ class _Comparison:
         tensors = self.contents.model.main.tensors
         names = self.contents.model.signatures[0].outputs
         hybrid = any(row.hybrid for row in self.rows.values())
-        hybrid = hybrid or any(map(_rounds_computed, self.graph_module.graph.nodes))
+        rounds = any(map(_rounds_computed, self.graph_module.graph.nodes))
+        least = ROUNDED_SQNR if rounds else HYBRID_SQNR
         self.report.outputs = [
-            OutputRow(name, _tensor_text(tensors[i]), hybrid=hybrid) for name, i in names
+            OutputRow(name, _tensor_text(tensors[i]), hybrid=hybrid or rounds, least_sqnr=least)
+            for name, i in names
         ]
 
     def sample(self, sample: Any, reference: Reference | None) -> None:
@@ -164,17 +178,22 @@ class _Comparison:
             stored = self.constants.setdefault(node, tensor_at(self.graph_module, node).detach())
             return _Pair(stored, stored, True)
         same = all(values[argument].same for argument in node.all_input_nodes)
-        ours = self.compute(
-            node, {argument: values[argument].ours for argument in node.all_input_nodes}
-        )
-        alone = ours
-        if not same:
-            theirs = {argument: values[argument].theirs for argument in node.all_input_nodes}
-            alone = self.compute(node, theirs)
+        with counted_ties() as ties:
+            ours = self.compute(
+                node, {argument: values[argument].ours for argument in node.all_input_nodes}
+            )
+            alone = ours
+            if not same:
+                theirs = {argument: values[argument].theirs for argument in node.all_input_nodes}
+                alone = self.compute(node, theirs)
         if node not in self.rows or self.is_hidden(node):
             return _Pair(ours, alone, same)
-        summed = [values[argument].theirs for argument in node.all_input_nodes]
-        return self.compare(node, ours, alone, _magnitude(node, summed))
+        operands = [values[argument].theirs for argument in node.all_input_nodes]
+        allowed = FLOAT_TOLERANCE
+        if self.rows[node].hybrid and ties:
+            most = min(ties[-1], MOST_TIES)
+            allowed += most * _step_of_result(operands[0], operands[1], alone)
+        return self.compare(node, ours, alone, _magnitude(node, operands), allowed)
 
     def is_hidden(self, node: Node) -> bool:
         """Whether nobody can see a value: XNNPACK turns stored weights into floats by itself, and
@@ -195,7 +214,7 @@ class _Comparison:
             self.constants[node] = result
         return result
 
-    def compare(self, node: Node, ours: Any, alone: Any, magnitude: float) -> _Pair:
+    def compare(self, node: Node, ours: Any, alone: Any, magnitude: float, allowed: float) -> _Pair:
         """Add an operator's results to its row; the runtime's own values go on."""
         several = isinstance(ours, list | tuple) and not isinstance(ours, QTensor)
         mine, single = (ours, alone) if several else ([ours], [alone])
@@ -213,6 +232,7 @@ class _Comparison:
                 by_itself = compared(_data(second), expected)
             row.chained.add(chained)
             row.alone.add(by_itself)
+            row.beyond = max(row.beyond, by_itself.relative - allowed)
             same &= same_bits(_data(first), expected)
             theirs.append(
                 first._replace(values=expected) if isinstance(first, QTensor) else expected
@@ -265,6 +285,21 @@ def _magnitude(node: Node, operands: Sequence[Any]) -> float:
         return 0.0
     floats = [each for each in operands if isinstance(each, Tensor) and each.is_floating_point()]
     return max((float(each.abs().max()) for each in floats if each.numel()), default=0.0)
+
+
+MOST_TIES = 2
+"""So many values of one sum may fall to the other side; the ties of a picture are far apart."""
+
+
+def _step_of_result(x: Tensor, weights: QTensor, result: Tensor) -> float:
+    """What one step of the activations, times the largest weight, is of the largest result.
+
+    The grid of a row has 255 steps, or 127 on either side of 0, and none reaches further than that
+    of all values.
+    """
+    largest = float(result.abs().max())
+    step = float(x.abs().max()) / 127
+    return step * float(weights.real().abs().max()) / largest if largest else 0.0
 
 
 def _require_same_tensors(written: FileModel, found: FileModel) -> None:

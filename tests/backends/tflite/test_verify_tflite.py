@@ -12,6 +12,8 @@ import fxquant
 from fxquant.backends.tflite import dialect as tfl
 from fxquant.backends.tflite.dialect import QTensor, QType
 from fxquant.backends.tflite.interpreter import Kernels
+from fxquant.backends.tflite.kernels.hybrid import counted_ties, rows_on_grids
+from fxquant.backends.tflite.kernels.quantized import quantized
 from fxquant.backends.tflite.serialize import serialize
 from fxquant.backends.tflite.verify import verify
 from fxquant.errors import InputError, VerifyError
@@ -153,3 +155,30 @@ def test_outputs_behind_floats_that_are_quantized_inside_are_judged_by_noise() -
         (output,) = fxquant.verify(lowered, [x]).outputs
         assert output.hybrid is judged
         assert output.failure() == ""
+
+
+def test_a_hybrid_operator_may_differ_by_ties_only() -> None:
+    """A weight that is one step off is found, though it moves the result by less than 1 %."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 16).eval()
+    x = [torch.randn(4, 64) for _ in range(5)]
+    lowered = fxquant.compile(layer, (x[0],), quantize="dynamic", progress=False)
+    right = lowered.to_bytes()
+    verify(lowered.graph_module, right, x).check()
+    weight = next(w for w in lowered.graph_module.buffers() if w.dtype == torch.int8)
+    weight[3, 5] += 1 if weight[3, 5] < 0 else -1
+    report = verify(lowered.graph_module, right, x)
+    (row,) = [row for row in report.rows if row.hybrid]
+    assert 1e-4 < row.alone.relative < 1e-2
+    with pytest.raises(VerifyError, match="fully_connected differs by"):
+        report.check()
+
+
+def test_values_half_way_between_steps_are_counted() -> None:
+    row = torch.tensor([[127.0, 0.5, 1.25, -3.0], [127.0, 1.0, 2.5, -3.5]])
+    weights = quantized(torch.ones(1, 4), QType("int8", 1.0, 0))
+    with counted_ties() as ties:
+        rows_on_grids(row, weights, asymmetric=False)
+    assert ties == [2]
+    rows_on_grids(row, weights, asymmetric=False)
+    assert ties == [2]

@@ -9,6 +9,10 @@ others       symmetric, or asymmetric in float64, half away from zero
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
@@ -23,6 +27,31 @@ Grids = tuple[Tensor, Tensor]
 
 
 BLOCK = 32
+NEAR = 1e-4
+"""How far from half-way between two steps a value may be that falls to either side, in steps."""
+
+_ties: ContextVar[list[int] | None] = ContextVar("ties", default=None)
+
+
+@contextmanager
+def counted_ties() -> Iterator[list[int]]:
+    """For each value put on grids inside, the most ties that one grid had."""
+    found: list[int] = []
+    token = _ties.set(found)
+    try:
+        yield found
+    finally:
+        _ties.reset(token)
+
+
+def _counted(x: Tensor, grids: Grids) -> Grids:
+    found = _ties.get()
+    if found is not None:
+        values, scale = grids
+        near = (x.double() / scale - values).abs() > 0.5 - NEAR
+        rows = [n for n in range(x.dim()) if scale.dim() == x.dim() and scale.shape[n] == 1]
+        found.append(int((near.sum(rows) if rows else near.sum()).max()))
+    return grids
 
 
 def image_on_grids(x: Tensor, weights: QTensor, *, asymmetric: bool, pointwise: bool) -> Grids:
@@ -36,8 +65,8 @@ def image_on_grids(x: Tensor, weights: QTensor, *, asymmetric: bool, pointwise: 
     """
     sample = tuple(range(1 - x.dim(), 0))
     if kernels.get() == "xnnpack" and weights.storage is None:
-        return on_own_grids(x, (-1,) if pointwise else sample)
-    return _asymmetric(x, sample) if asymmetric else _symmetric(x, sample)
+        return _counted(x, on_own_grids(x, (-1,) if pointwise else sample))
+    return _counted(x, _asymmetric(x, sample) if asymmetric else _symmetric(x, sample))
 
 
 def rows_on_grids(x: Tensor, weights: QTensor, *, asymmetric: bool) -> Grids:
@@ -48,9 +77,10 @@ def rows_on_grids(x: Tensor, weights: QTensor, *, asymmetric: bool) -> Grids:
     """
     int4, length = weights.storage is not None, weights.shape[-1]
     if kernels.get() == "xnnpack" and not (int4 and length % 2):
-        return on_own_grids(x, (-1,))
+        return _counted(x, on_own_grids(x, (-1,)))
     blocks = int4 and kernels.get() == "optimized" and length >= BLOCK and length % 2 == 0
-    return _asymmetric(x, (-1,)) if asymmetric and not blocks else _symmetric(x, (-1,))
+    own = _asymmetric if asymmetric and not blocks else _symmetric
+    return _counted(x, own(x, (-1,)))
 
 
 def sequence_on_grids(x: Tensor, asymmetric: bool) -> Grids:
