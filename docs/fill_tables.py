@@ -137,8 +137,13 @@ def integer_dtypes() -> str:
 
 
 def _has(found: tuple[Row, ...], dtype: str) -> str:
-    able = [not row.reason and dtype in row.dtypes for row in found]
-    return "yes" if all(able) else "some forms" if any(able) else ""
+    able = [row for row in found if not row.reason and dtype in (row.in_steps or row.dtypes)]
+    if not able:
+        return ""
+    how = "in steps" if able[0].in_steps else "yes"
+    asked = ", if asked for" if all(row.asked_only for row in able) else ""
+    some = "" if len(able) == len(found) else " (some forms)"
+    return how + asked + some
 
 
 # ---- operators of the TFLite file

@@ -198,13 +198,24 @@ class QuantConfig:
         """The precision of that name with the specs of this configuration."""
         chosen = precision(name)
         if name != self.precision or chosen.form == "float":
-            return chosen
+            usual = self._usual_weights(chosen)
+            return chosen if usual == chosen.weights else replace(chosen, weights=usual)
         own = self.activations if chosen.quantized else None
         return replace(
             chosen,
             activations=own or chosen.activations,
-            weights=self.weights or chosen.weights,
+            weights=self.weights or self._usual_weights(chosen),
         )
+
+    def _usual_weights(self, chosen: Precision) -> QuantSpec | None:
+        """A precision's own spec of weights; of four bits, whole where only biases are corrected.
+
+        What is cut off the largest weights is an error that a bias cannot make up for.
+        """
+        corrected = self.correct_bias and self.refine_rounding is False
+        if chosen.weights is None or chosen.weights.dtype != "int4" or not corrected:
+            return chosen.weights
+        return replace(chosen.weights, observer="minmax")
 
     @property
     def uniform(self) -> str:

@@ -21,6 +21,7 @@ from fxquant.quant.error_report.measure import error_report
 from fxquant.quant.error_report.report import ErrorReport
 from fxquant.quant.error_report.sums import ErrorSums
 from fxquant.quant.fake_quantize import FakeQuantize
+from fxquant.quant.spec import PRECISIONS
 from tests.passes.core_graphs import Builder, pooled_convolution
 from tests.passes.quantized_graphs import prepared
 
@@ -103,7 +104,8 @@ def test_a_converted_graph_gives_the_same_report() -> None:
 
 def test_corrected_biases_are_no_error_of_the_float_model() -> None:
     """Float values come from the biases as they were; so a layer alone is as it was, too."""
-    corrected = QuantConfig(precision="int8w4", equalize=False, refine_rounding=False)
+    narrow = PRECISIONS["int8w4"].weights  # said here, as the usual range depends on corrections
+    corrected = QuantConfig("int8w4", weights=narrow, equalize=False, refine_rounding=False)
     config = replace(corrected, correct_bias=False)
     plain = error_report(calibrate(prepared(chain(config)), images(16)), images(16))
     graph_module = calibrate(prepared(chain(corrected)), images(16))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fxquant.quant.config import QuantConfig
 from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.spec import INT4_WEIGHTS, PRECISIONS, QuantSpec
 
@@ -49,3 +50,19 @@ def test_every_precision_with_4_bits_uses_it() -> None:
     specs = [each.weights for each in PRECISIONS.values() if each.weights is not None]
     used = {spec.observer for spec in specs if spec.dtype == "int4"}
     assert used == {"least_squares"}
+
+
+def test_whole_ranges_where_only_biases_are_corrected() -> None:
+    def observer(config: QuantConfig) -> str:
+        weights = config.resolved("int8w4").weights
+        assert weights is not None
+        return weights.observer
+
+    assert observer(QuantConfig("int8w4")) == "least_squares"
+    assert observer(QuantConfig("int8w4", refine_rounding=True)) == "least_squares"
+    assert observer(QuantConfig("int8w4", refine_rounding=False)) == "minmax"
+    assert observer(QuantConfig(refine_rounding=False)) == "minmax"
+    alone = QuantConfig("int8w4", refine_rounding=False, correct_bias=False)
+    assert observer(alone) == "least_squares"
+    own = QuantConfig("int8w4", weights=INT4_WEIGHTS, refine_rounding=False)
+    assert own.resolved("int8w4").weights == INT4_WEIGHTS
