@@ -36,7 +36,7 @@ the kernel of an 8-bit LSTM keeps its cell state in 16 bits."""
 
 ADVICE: Mapping[str, str] = {
     "softmax": "leave it out of the model, argmax of the logits is the same, or make rows shorter",
-    "log_softmax": "leave it out of the model, argmax of the logits is the same",
+    "log_softmax": "leave it out of the model, argmax of the logits is the same, or use 8 bits",
     "scaled_dot_product_attention": "a mask needs 16 bits: give the operator int16x8 by a rule, "
     'and say require="int16x8"',
 }

@@ -155,6 +155,30 @@ def test_a_quotient_in_integers(require: Require) -> None:
     torch.testing.assert_close(found, model(*data[0]), atol=0.05, rtol=0.02)
 
 
+@pytest.mark.parametrize("width", [10, 100])
+def test_log_softmax_of_eight_bits(width: int) -> None:
+    torch.manual_seed(0)
+    data = list(torch.randn(5, 8, width) * 3)
+    model = Normed(nn.LogSoftmax(1), nn.Linear(width, width)).eval()
+    for require in PROMISES[:2]:
+        lowered = compiled(model, data, require=require)
+        assert lowered.report.operators["LOG_SOFTMAX"] == 1
+        for kernels in ("optimized", "xnnpack"):
+            report = fq.verify(lowered, data[:2], kernels=kernels)
+            assert report.agreement == 1
+
+
+def test_roots_of_eight_bits_are_the_very_bytes_of_the_kernel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for power in (-3.0, -0.5, 0.3, 2.2):
+        x = torch.rand(1, 64, generator=generator) * 10**power + 10**power / 50
+        lowered = compiled(All([torch.rsqrt]).eval(), [x, x], require="int8")
+        every = torch.arange(-128, 128, dtype=torch.int8)[:64].reshape(1, 64)
+        for part in range(4):
+            report = fq.verify(lowered, [every + 64 * part], kernels="reference")
+            assert report.agreement == 1
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "celu": lambda x: functional.celu(x, 0.7),
     "cos": torch.cos,

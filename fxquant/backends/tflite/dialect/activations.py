@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..kernels.hard_swish import hard_swish_integers
 from ..kernels.interpolation import interpolated
+from ..kernels.log_softmax import log_softmax_integers
 from ..kernels.lookup import by_table, table_lookup
 from ..kernels.rectify import leaky_relu_integers, prelu_integers, relu_integers
 from ..kernels.requantize import bounds_of
@@ -143,8 +144,10 @@ def softmax(x: Value, *, beta: float = 1.0, out: QType | None = None) -> Value:
 
 
 @operator()
-def log_softmax(x: Tensor) -> Tensor:
-    """LOG_SOFTMAX over the last axis."""
+def log_softmax(x: Value, *, out: QType | None = None) -> Value:
+    """LOG_SOFTMAX over the last axis; int8 results have scale 1/16 and zero point 127."""
+    if isinstance(x, QTensor):
+        return log_softmax_integers(x, needs_out(out, "log_softmax"))
     return torch.log_softmax(x, dim=-1)
 
 

@@ -13,6 +13,7 @@ from fxquant.errors import InvalidGraph
 from ..kernels.interpolation import interpolated, with_pole
 from ..kernels.lookup import by_table, table_lookup, truncated_sqrt
 from ..kernels.rectify import abs_integers
+from ..kernels.rsqrt import rsqrt_integers
 from .values import QTensor, QType, Value, data_of, needs_out, operator
 
 
@@ -55,7 +56,9 @@ def sqrt(x: Value, *, out: QType | None = None) -> Value:
 
 @operator()
 def rsqrt(x: Value, *, out: QType | None = None) -> Value:
-    """RSQRT."""
+    """RSQRT; 8-bit integers in fixed point."""
+    if isinstance(x, QTensor) and x.dtype != torch.int16:
+        return rsqrt_integers(x, needs_out(out, "rsqrt"))
     return _function(x, torch.rsqrt, out, "rsqrt", at_zero=math.inf)
 
 

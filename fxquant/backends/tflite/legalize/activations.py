@@ -31,6 +31,10 @@ UNIT_GRIDS = {
 }
 """Grids whose ends are exactly 0 and 1."""
 
+LOG_SOFTMAXES = {
+    "int8": QType("int8", 1 / 16, 127),
+    "uint8": QType("uint8", 1 / 16, 255),
+}
 COARSE_SCALES = (2.0**-12, 2.0**-11)
 """16-bit inputs of these make LOGISTIC and TANH use a less exact routine."""
 
@@ -373,8 +377,10 @@ def softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
 
 @legalize(aten.log_softmax.int, aten._log_softmax.default, quantized=True)
 def log_softmax(r: Rewriter, x: Value, dim: int, dtype: object = None) -> Value:
-    """LOG_SOFTMAX over the last axis; integers in a float island."""
-    if r.out is not None:
-        raise NoIntegerForm("LOG_SOFTMAX is written in float only")
+    """LOG_SOFTMAX over the last axis; integers in a float island unless they are asked for."""
+    if r.out is not None and r.out.dtype == "int16":
+        raise NoIntegerForm("LOG_SOFTMAX has no kernel for int16")
+    if r.out is not None and not r.integer_only:
+        raise NoIntegerForm("LOG_SOFTMAX has one scale for all results, of 1/16")
     last, back = r.move_last(x, dim)
-    return back(r.emit(tfl.log_softmax, last))
+    return back(on_grid(r, r.emit(tfl.log_softmax, last, out=fixed(r, LOG_SOFTMAXES))))

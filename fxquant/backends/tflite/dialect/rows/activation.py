@@ -64,7 +64,7 @@ ACTIVATIONS = (
         "log_softmax",
         "x",
         "LogSoftmaxOptions",
-        kinds="f32",
+        kinds="f32 q8 qu8",
         versions={"i8": 2},
         fixed={"q8": (1 / 16, 127), "qu8": (1 / 16, 255)},
     ),
