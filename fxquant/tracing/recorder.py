@@ -174,7 +174,7 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _node_name(self, name: str) -> str:
-        stem = name.partition(".")[0].strip("_") or "call"  # an overload of ATen is one of a name
+        stem = name.strip("_") or "call"
         return f"{self.stack.path.replace('.', '_')}_{stem}" if self.stack.path else stem
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
