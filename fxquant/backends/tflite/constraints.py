@@ -224,7 +224,7 @@ ACTIVATIONS: Mapping[str, Row] = {
     "sigmoid": _computes(PROBABILITY),
     "softmax": _computes(PROBABILITY),
     "tanh": _computes(TANH),
-    "log_softmax": _computes(LOG_SOFTMAX, EIGHT_BITS),
+    "log_softmax": _computes(LOG_SOFTMAX),
 }
 
 POOLS: Mapping[str, Row | tuple[Row, ...]] = {
