@@ -68,13 +68,9 @@ def correct_bias(
         CalibrationError: the graph was not calibrated, or there are no data.
         InputError: a batch does not fit the model's inputs.
     """
-    if not all(module.quantizing for _, module in fake_quantizes(prepared)):
-        raise CalibrationError("the graph simulates nothing yet", fix="run calibrate before")
+    check_calibrated(prepared)
     restore_bias(prepared)
-    calls = list(calls_of(prepared, data, samples, transform))
-    if not calls:
-        raise CalibrationError("there are no data", fix="give an iterable with at least one batch")
-    correct_bias_on(prepared, calls)
+    correct_bias_on(prepared, calls_of(prepared, data, samples, transform))
     return prepared
 
 
@@ -115,10 +111,29 @@ def restore_bias(prepared: GraphModule) -> None:
         prepared.graph.erase_node(corrected)
 
 
+def check_calibrated(prepared: GraphModule) -> None:
+    """Raise CalibrationError unless every value is rounded."""
+    if not all(module.quantizing for _, module in fake_quantizes(prepared)):
+        raise CalibrationError("the graph simulates nothing yet", fix="run calibrate before")
+
+
 def calls_of(
     prepared: GraphModule, data: Iterable[Any], samples: int, transform: Callable[[Any], Any] | None
+) -> list[Call]:
+    """The calls for the first samples.
+
+    Raises:
+        CalibrationError: there are none.
+    """
+    calls = list(_first_calls(prepared, data, samples, transform))
+    if not calls:
+        raise CalibrationError("there are no data", fix="give an iterable with at least one batch")
+    return calls
+
+
+def _first_calls(
+    prepared: GraphModule, data: Iterable[Any], samples: int, transform: Callable[[Any], Any] | None
 ) -> Iterator[Call]:
-    """The calls for the first samples."""
     runner = BatchRunner(prepared)
     for number, batch in enumerate(data):
         for graph, leaves in runner.calls(batch if transform is None else transform(batch), number):

@@ -23,15 +23,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from fxquant.errors import CalibrationError
 from fxquant.ir.edit import add_parameter, get_attribute, inherit, read_attribute, tensor_at
 from fxquant.ir.views import Convolution, Layer, layer
 from fxquant.quant.arithmetic import Parameters
 from fxquant.quant.batches import Call
-from fxquant.quant.bias_correction import UNROUNDED, Run, calls_of, restore_bias
+from fxquant.quant.bias_correction import (
+    UNROUNDED,
+    Run,
+    calls_of,
+    check_calibrated,
+    restore_bias,
+)
 from fxquant.quant.equalization.channels import constant_of
 from fxquant.quant.fake_quantize import FakeQuantize
-from fxquant.quant.settle import fake_quantizes, settle
+from fxquant.quant.settle import settle
 from fxquant.quant.spec import QuantSpec
 
 DAMPING = 0.01
@@ -76,16 +81,12 @@ def refine_rounding(
         CalibrationError: the graph was not calibrated, or there are no data.
         InputError: a batch does not fit the model's inputs.
     """
-    if not all(module.quantizing for _, module in fake_quantizes(prepared)):
-        raise CalibrationError("the graph simulates nothing yet", fix="run calibrate before")
+    check_calibrated(prepared)
     restore_bias(prepared)
     restore_weights(prepared)
     prepared.recompile()
     settle(prepared)
-    calls = list(calls_of(prepared, data, samples, transform))
-    if not calls:
-        raise CalibrationError("there are no data", fix="give an iterable with at least one batch")
-    refine_rounding_on(prepared, calls)
+    refine_rounding_on(prepared, calls_of(prepared, data, samples, transform))
     return prepared
 
 
