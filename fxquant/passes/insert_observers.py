@@ -40,7 +40,7 @@ from fxquant.quant.constraints import (
 )
 from fxquant.quant.fake_quantize import FakeQuantize
 from fxquant.quant.grouping import GRID, Group, Groups
-from fxquant.quant.spec import QuantSpec
+from fxquant.quant.spec import QuantSpec, precision
 from fxquant.quant.stubs import DeQuantStub, QuantStub
 
 NAMESPACE = "quantizers"
@@ -213,7 +213,7 @@ class _Inserter:
             return
         for operand, role in roles(node):
             if is_attribute(operand.node) and role.kind == "symmetric":
-                weights = annotation.precision.weights
+                weights = _weights(annotation)
                 per_channel = self._is_per_channel(annotation, weights)
                 spec = weights.along(role.axis if per_channel else None)
                 key = (str(operand.node.target), spec)
@@ -263,6 +263,21 @@ class _Inserter:
         if node.op != "call_module":
             return False
         return isinstance(get_attribute(self.root, str(node.target)), kind)
+
+
+def _weights(annotation: Annotation) -> QuantSpec:
+    """The spec of constants; operators without weight forms (PRELU's slopes) read 8 bits."""
+    chosen = annotation.precision
+    row = annotation.row
+    if (
+        row is not None
+        and row.weights is None
+        and chosen.weights is not None
+        and chosen.weights.dtype == "int4"
+    ):
+        chosen = precision(chosen.otherwise)
+    assert chosen.weights is not None
+    return chosen.weights
 
 
 def _family(value: Node) -> Node | str:

@@ -244,3 +244,20 @@ def test_random_values_are_not_merged() -> None:
     graph_module = core(Noisy(), torch.randn(2, 4))
     text = format_graph(Pipeline((CommonSubexpressions(),))(graph_module))
     assert text.count("rand_like(") == 2
+
+
+def test_the_parts_of_a_constant_are_folded() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.packed = nn.Parameter(torch.randn(6, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.packed.chunk(2)
+            return nn.functional.linear(x, first) * nn.functional.linear(x + 1, second)
+
+    model, x = Packed(), torch.randn(2, 3)
+    graph_module = core(model, x)
+    text = format_graph(changed(FoldConstants(), graph_module))
+    assert "split" not in text and "getitem" not in text and text.count("@_folded") == 2
+    torch.testing.assert_close(graph_module(x), model(x))

@@ -138,3 +138,40 @@ def test_uint8_has_one_scale_for_weights_whatever_is_asked_for() -> None:
     weights = [tensor for tensor in tensors if tensor.dtype == "uint8" and len(tensor.shape) == 4]
     assert len(weights) >= 2
     assert all(each.quantization and len(each.quantization.scale) == 1 for each in weights)
+
+
+def test_slopes_beside_weights_of_four_bits_have_eight() -> None:
+    torch.manual_seed(0)
+    slopes = nn.PReLU(6)
+    nn.init.uniform_(slopes.weight, -0.5, 0.9)
+    model = nn.Sequential(nn.Conv2d(4, 6, 3), slopes, nn.Conv2d(6, 4, 1)).eval()
+    data = samples()
+    lowered = fq.compile(
+        model, (data[0],), quantize="int8w4", calibration=data, progress=False, verify=False
+    )
+    for kernels in KERNELS:
+        fq.verify(lowered, data, kernels=kernels).check()
+
+
+class CrossAttention(nn.Module):
+    """Attention between values that are not one tensor: its packed weights are taken apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key = self.norm(x), self.norm(x.flip(1))
+        result: Tensor = self.attention(query, key, key, need_weights=False)[0]
+        return x + result
+
+
+def test_packed_weights_that_are_taken_apart_are_constants() -> None:
+    torch.manual_seed(0)
+    data = [torch.randn(1, 5, 8) for _ in range(4)]
+    lowered = fq.compile(
+        CrossAttention().eval(), (data[0],), require="int8", calibration=data, progress=False
+    )
+    fq.verify(lowered, data).check()
+    assert "SPLIT" not in lowered.report.operators
