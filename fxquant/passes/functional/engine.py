@@ -161,11 +161,15 @@ class Engine:
         return node
 
     def emit_module(self, path: str, tensor: Tensor, *rest: Any) -> Tensor:
-        """Call a module; its result is like the one that was traced, else like its input."""
+        """Call a module; its result is like its input, or where that was not so like the traced."""
         args = (self.read(tensor), *map_tensors(rest, self.read))
         node = self._create("call_module", path, args, {})
-        known = None if self.origin is None else self.origin.meta.get("val")
-        node.meta["val"] = torch.empty_like(known if isinstance(known, FakeTensor) else tensor)
+        other = None if self.origin is None else _unlike_input(self.origin)
+        node.meta["val"] = (
+            torch.empty_like(tensor)
+            if other is None
+            else torch.empty(other.shape, dtype=other.dtype, device=other.device)
+        )
         return self.define(node.meta["val"], node)
 
     def _create(self, kind: str, target: Any, args: Any, kwargs: Any) -> Node:
@@ -293,6 +297,17 @@ class Engine:
     def real(self) -> AbstractContextManager[Any]:
         """A context in which tensors are made for real, for constants."""
         return unset_fake_temporarily()
+
+
+def _unlike_input(origin: Node) -> Tensor | None:
+    """The traced result of a module whose shape or dtype is not that of its first input."""
+    result, sources = origin.meta.get("val"), origin.all_input_nodes
+    source = sources[0].meta.get("val") if sources else None
+    if not isinstance(result, Tensor):
+        return None
+    if isinstance(source, Tensor) and (source.shape, source.dtype) == (result.shape, result.dtype):
+        return None
+    return result
 
 
 def _as_it_is(engine: Engine, call: Call) -> Any:
