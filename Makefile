@@ -66,6 +66,8 @@ bench: zoo
 	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.precisions
 	$(BIN)/python -m benchmarks.integer_precisions
+	$(BIN)/python -m benchmarks.integer_only
+	$(BIN)/python -m benchmarks.promises
 	$(BIN)/python -m benchmarks.qat_accuracy
 	$(BIN)/python -m benchmarks.qat_overhead
 	$(BIN)/python -m benchmarks.calibration

@@ -19,11 +19,9 @@ from fxquant.mixed.budget import Metric
 from fxquant.mixed.layers import Layer, layers_of
 from fxquant.mixed.noise import Noise
 from fxquant.mixed.steps import milliseconds
-from fxquant.passes.annotate import Annotate
 from fxquant.passes.borders import borders
-from fxquant.passes.insert_observers import InsertObservers
-from fxquant.passes.insert_stubs import InsertStubs
 from fxquant.passes.pipeline import Pipeline
+from fxquant.passes.pipelines import DECIDE, OBSERVE
 from fxquant.quant.batches import BatchRunner
 from fxquant.quant.calibration import calibrate
 from fxquant.quant.config import QuantConfig
@@ -59,10 +57,10 @@ class Subject:
             self.core,
             self.example_inputs,
             config,
-            pipeline=Pipeline((Annotate(),)),
+            pipeline=Pipeline(DECIDE),
             backend=self.backend,
         )
-        prepared = Pipeline((InsertStubs(), InsertObservers()))(annotated)
+        prepared = Pipeline(OBSERVE)(annotated)
         calibrate(prepared, self.data, progress=False)
         return Candidate(self, config, annotated, prepared)
 

@@ -41,14 +41,16 @@ FLOAT: tuple[Pass, ...] = (
     DeadCode(),
 )
 
-PTQ: tuple[Pass, ...] = (
-    *FLOAT,
+DECIDE: tuple[Pass, ...] = (
     UnrollRecurrent(quantized_only=True),
     WriteIntegerSteps(),
     Annotate(),
-    InsertStubs(),
-    InsertObservers(),
 )
+"""What the configuration decides on a graph in the core dialect."""
+
+OBSERVE: tuple[Pass, ...] = (InsertStubs(), InsertObservers())
+
+PTQ: tuple[Pass, ...] = (*FLOAT, *DECIDE, *OBSERVE)
 
 QAT: tuple[Pass, ...] = (
     Functionalize(),
@@ -57,11 +59,8 @@ QAT: tuple[Pass, ...] = (
     KeepBatchNorms(),
     CommonSubexpressions(),
     DeadCode(),
-    UnrollRecurrent(quantized_only=True),
-    WriteIntegerSteps(),
-    Annotate(),
-    InsertStubs(),
-    InsertObservers(),
+    *DECIDE,
+    *OBSERVE,
     TrainQuantizers(),
     FreeBatchSize(),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fxquant as fq
 from fxquant.errors import InputError
@@ -93,3 +93,28 @@ def test_a_budget_that_rules_make_impossible() -> None:
 def test_data_that_can_be_read_once() -> None:
     with pytest.raises(InputError, match="read only once"):
         fq.auto_mixed_precision(model(), EXAMPLE, iter(DATA), budget=fq.Budget(sqnr=30))
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, which is quantized step by step, and a dense one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.rnn(x)[0][:, -1])
+        return result
+
+
+def test_steps_of_a_recurrent_layer_count() -> None:
+    torch.manual_seed(0)
+    model, data = Recurrent().eval(), [torch.randn(1, 3, 6) for _ in range(4)]
+    config, report = fq.auto_mixed_precision(model, (data[0],), data, budget=fq.Budget(sqnr=5.0))
+    assert {row.layer for row in report.rows} == {"rnn", "head"}
+    prepared = fq.calibrate(fq.prepare(model, (data[0],), config), data, progress=False)
+    with torch.no_grad():
+        wanted = torch.cat([model(x) for x in data])
+        found = torch.cat([prepared(x) for x in data])
+    sqnr = 20 * torch.log10(wanted.norm() / (wanted - found).norm())
+    assert float(sqnr) == pytest.approx(report.after.sqnr, abs=0.1)
