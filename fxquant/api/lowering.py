@@ -14,7 +14,7 @@ from fxquant.backends.registry import get_backend
 from fxquant.errors import InputError, PipelineError
 from fxquant.ir.placement import on_host
 from fxquant.ir.state import state_of
-from fxquant.passes.free_batch_size import FixBatchSize
+from fxquant.passes.free_batch_size import FixBatchSize, takes_any_batch
 from fxquant.passes.instruments import Instrument, watched
 from fxquant.passes.pipeline import Pipeline
 from fxquant.report import Report, StayedFloat
@@ -85,6 +85,8 @@ def _core(graph_module: GraphModule) -> GraphModule:
 
 
 def _refuse_dynamic(graph_module: GraphModule, target: Backend) -> None:
+    if takes_any_batch(graph_module):
+        return  # its files have the size of the example
     names = [dimension.name for dimension in dimensions_of(graph_module)]
     if names and not target.dynamic_shapes:
         raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -11,8 +11,9 @@ from torch.fx import GraphModule
 from fxquant.api.subject import Model, traced
 from fxquant.backends.base import Backend
 from fxquant.backends.registry import get_backend
-from fxquant.errors import ConfigError
+from fxquant.errors import ConfigError, FxquantError
 from fxquant.ir.state import state_of
+from fxquant.passes.free_batch_size import batch_dimensions, mark_any_batch, takes_any_batch
 from fxquant.passes.instruments import Instrument, watched
 from fxquant.passes.pipeline import Pipeline
 from fxquant.quant.config import QuantConfig
@@ -102,13 +103,35 @@ def prepare_qat(
         PipelineError: the pipeline cannot run as listed.
     """
     refuse_untrainable(model)
-    graph_module = traced(model, example_inputs, kwargs, dynamic_shapes)
-    state = state_of(graph_module)
     target = get_backend(backend)
-    state.target, state.constraints = target.name, target.constraints()
-    state.config = QuantConfig() if config is None else config
-    graph_module, _ = take_ranges(graph_module)
-    return own_copy(chosen_pipeline(pipeline, "qat")(graph_module), model)
+    settings = QuantConfig() if config is None else config
+    passes = chosen_pipeline(pipeline, "qat")
+
+    def prepared(shapes: Any) -> GraphModule:
+        graph_module = traced(model, example_inputs, kwargs, shapes)
+        state = state_of(graph_module)
+        state.target, state.constraints = target.name, target.constraints()
+        state.config = settings
+        graph_module, _ = take_ranges(graph_module)
+        return passes(graph_module)
+
+    result = prepared(dynamic_shapes)
+    if pipeline is None and dynamic_shapes is None and not isinstance(model, GraphModule):
+        result = _with_any_batch(result, prepared)
+    return own_copy(result, model)
+
+
+def _with_any_batch(
+    graph_module: GraphModule, prepared: Callable[[Any], GraphModule]
+) -> GraphModule:
+    """The graph, or one with the batch as a named dimension where only that sets it free."""
+    shapes = None if takes_any_batch(graph_module) else batch_dimensions(graph_module)
+    if shapes is None:
+        return graph_module
+    try:
+        return mark_any_batch(prepared(shapes))
+    except FxquantError:  # the model does something else with other batches
+        return graph_module
 
 
 @watched

@@ -6,7 +6,8 @@
 A trace holds the example's sizes as numbers. Training has a short last batch, evaluation has larger
 ones. The first size of what depends on an input is left open, then shapes are tried without data
 at two other batch sizes; only if every value grows in its first dimension and nowhere else is the
-call freed. Otherwise the graph stays as it is, and says so when it is called.
+call freed. Otherwise the graph stays as it is; `prepare_qat` then names the dimension instead,
+which follows a batch through the reshapes of attention too (`batch_dimensions`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
+from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from fxquant.ir.aten import aten, packet_name
 from fxquant.ir.edit import copy_graph_module, inherit
+from fxquant.ir.operators import expand_dim, narrow_dim
 from fxquant.ir.state import state_of
 from fxquant.passes.base import EXACT, Pass, PassResult, Semantics
 from fxquant.passes.registry import register_pass
@@ -77,13 +80,52 @@ class FixBatchSize(Pass):
         if not (isinstance(signature, Signature) and signature.any_batch):
             return PassResult(graph_module, False)
         for node in list(graph_module.graph.nodes):
-            if packet_name(node.target) in SIZED and node.op == "call_function":
-                node.update_arg(SIZED[packet_name(node.target)], list(node.meta["val"].shape))
+            if node.op == "call_function":
+                _fix(node)
         for node in reversed(list(graph_module.graph.nodes)):
             if node.target is aten.sym_size.int and not node.users:
                 graph_module.graph.erase_node(node)
         _set_any_batch(graph_module, False)
         return PassResult(graph_module, True)
+
+
+def takes_any_batch(graph_module: GraphModule) -> bool:
+    """Whether a graph may be called with other batches than the example's."""
+    signature = state_of(graph_module).signature
+    return isinstance(signature, Signature) and signature.any_batch
+
+
+def batch_dimensions(graph_module: GraphModule) -> dict[str, dict[int, str]] | None:
+    """The first dimension of every input by one name, as `dynamic_shapes` takes it.
+
+    None where inputs have no such size in common, or stand in structures.
+    """
+    names = [spec.name for spec in state_of(graph_module).signature.inputs]
+    if batch_size(graph_module) is None or any("." in name for name in names):
+        return None
+    return {name: {0: "batch"} for name in names}
+
+
+def mark_any_batch(graph_module: GraphModule) -> GraphModule:
+    """Say of a graph with named dimensions that its files have the example's sizes."""
+    _set_any_batch(graph_module, True)
+    return graph_module
+
+
+def _fix(node: Node) -> None:
+    """Write the sizes that an operator has in the example."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return
+    shape = list(value.shape)
+    if packet_name(node.target) in SIZED:
+        node.update_arg(SIZED[packet_name(node.target)], shape)
+    elif node.target is expand_dim:
+        node.target, node.args = aten.expand.default, (node.args[0], shape)
+    elif node.target is narrow_dim:
+        source, _, dim = node.args[:3]
+        assert isinstance(dim, int)
+        node.target, node.args = aten.slice.Tensor, (source, dim, 0, shape[dim])
 
 
 def batch_size(graph_module: GraphModule) -> int | None:
@@ -131,7 +173,16 @@ def _flat(root: GraphModule) -> GraphModule:
 
 
 def _set_any_batch(root: GraphModule, free: bool) -> None:
+    """Also without names, where the batch is the example's again."""
     state = state_of(root)
-    if isinstance(state.signature, Signature):
-        state.signature = replace(state.signature, any_batch=free)
-        root.graph.set_codegen(SignatureCodeGen(state.signature))
+    if not isinstance(state.signature, Signature):
+        return
+    signature = replace(state.signature, any_batch=free)
+    if not free:
+        inputs, outputs = (
+            tuple(replace(spec, names=()) for spec in specs)
+            for specs in (signature.inputs, signature.outputs)
+        )
+        signature = replace(signature, dimensions=(), inputs=inputs, outputs=outputs)
+    state.signature = signature
+    root.graph.set_codegen(SignatureCodeGen(signature))

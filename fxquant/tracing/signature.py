@@ -166,7 +166,7 @@ def check_tensor(spec: TensorSpec, value: Any, any_batch: bool = False) -> None:
         raise InputError(
             f"input {spec.name} has shape {list(value.shape)}, but the model was traced with "
             f"[{str(spec).partition('[')[2]}",
-            fix="pass that shape, or trace again with example inputs of the new shape",
+            fix="pass that shape, trace with inputs of the new one, or give dynamic_shapes=",
         )
     if value.dtype != spec.dtype:
         raise InputError(

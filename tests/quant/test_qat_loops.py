@@ -174,3 +174,35 @@ def test_two_ranks_agree_bit_for_bit(learned: str | None, broadcast: bool, tmp_p
     prepared = fq.prepare_qat(Picture(), example(), QuantConfig(learned=learned))
     fq.qat.load_checkpoint(prepared, first)
     assert all(module.problem() is None for _, module in fake_quantizes(prepared))
+
+
+class Block(nn.Module):
+    """Attention reshapes [tokens, batch * heads, width]: the batch is no first dimension there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x[:, 0]
+
+
+def test_attention_trains_with_any_batch_and_its_file_has_the_example_s() -> None:
+    torch.manual_seed(0)
+    example_inputs = (torch.randn(1, 5, 8),)
+    graph = fq.prepare_qat(Block(), example_inputs).train()
+    for size in (6, 6, 3):
+        graph(torch.randn(size, 5, 8)).square().mean().backward()
+    frozen = fq.convert(graph.eval())
+    batch = torch.randn(4, 5, 8)
+    alone = torch.cat([frozen(row) for row in batch.split(1)])
+    torch.testing.assert_close(frozen(batch), alone, atol=0.05, rtol=0)
+    lowered = fq.lower(frozen, "tflite")
+    fq.verify(lowered, [torch.randn(1, 5, 8)]).check()
+    with pytest.raises(fq.FxquantError, match="traced with"):
+        lowered.graph_module(batch)
