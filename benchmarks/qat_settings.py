@@ -1,10 +1,10 @@
 """Which rate, how many epochs, learned steps or not? Chosen on held-out training pictures.
 
-    python -m benchmarks.qat_settings [--nets cifar_resnet20] [--device cuda --jobs 12]
+    python -m benchmarks.qat_settings [--nets cifar_resnet20] [--device cuda]
 
 Every candidate trains each net once; the least cross-entropy of the frozen graph on the pictures
 held out wins. `--json` writes the winners for `benchmarks.qat_accuracy --settings`; `SETTINGS` are
-those found on an accelerator.
+those that it found.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ RATES = {8: (0.0001, 0.0005, 0.002), 4: (0.001, 0.005, 0.02)}
 EPOCHS = {8: 1.0, 4: 2.0}
 LEARNED: dict[int, tuple[str | None, ...]] = {8: (None,), 4: (None, "lsq")}
 SETTINGS: dict[tuple[str, int], Setting] = {
-    ("cifar_resnet20", 8): Setting(2, 0.0005),
-    ("cifar_resnet20", 4): Setting(6, 0.005, "lsq"),
-    ("mobile_cifar", 8): Setting(2, 0.0005),
-    ("mobile_cifar", 4): Setting(6, 0.005, "lsq"),
-    ("mobile_digits", 8): Setting(2, 0.0005),
-    ("mobile_digits", 4): Setting(6, 0.005, "lsq"),
+    ("cifar_resnet20", 8): Setting(1, 0.0001),
+    ("cifar_resnet20", 4): Setting(2, 0.005, "lsq"),
+    ("mobile_cifar", 8): Setting(1, 0.0005),
+    ("mobile_cifar", 4): Setting(2, 0.001, "lsq"),
+    ("mobile_digits", 8): Setting(1, 0.002),
+    ("mobile_digits", 4): Setting(2, 0.02, "lsq"),
 }
 
 
