@@ -36,6 +36,7 @@ class Conversion:
         specs: its inputs.
         data: what it is calibrated on, and compared with torch on.
         pipeline: the passes up to the observers, or None for the default ones.
+        backend: the target's name.
         stages: shows what runs.
     """
 
@@ -43,6 +44,7 @@ class Conversion:
     specs: Sequence[InputSpec]
     data: CalibrationData | None = None
     pipeline: Pipeline | None = None
+    backend: str = "tflite"
     stages: Stages = field(default_factory=Stages)
 
     def calls(self, count: int) -> Iterator[Call]:
@@ -77,7 +79,12 @@ class Conversion:
         example = next(self.calls(1))
         with self.stages.stage("prepare"):
             prepared = fxquant.prepare(
-                self.model, example.args, config, kwargs=example.kwargs, pipeline=self.pipeline
+                self.model,
+                example.args,
+                config,
+                kwargs=example.kwargs,
+                pipeline=self.pipeline,
+                backend=self.backend,
             )
         if self.data is not None:
             with self.stages.stage("calibrate", own_progress=True):
@@ -95,7 +102,7 @@ class Conversion:
         """The program with these borders."""
         with self.stages.stage("lower"):
             return fxquant.lower(
-                core, "tflite", io_layout=io_layout, io_dtype=io_dtype, require=require
+                core, self.backend, io_layout=io_layout, io_dtype=io_dtype, require=require
             )
 
     def verify(self, lowered: Lowered) -> None:
@@ -118,7 +125,9 @@ class Conversion:
     def _outputs(self, lowered: Lowered, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
         """All outputs of the model and of the program for one call, each as one flat tensor."""
         wanted = tensors_of(self.model(*call.args, **call.kwargs))
-        return _flat(wanted), _flat(run_graph(lowered, call.kwargs or call.args))
+        if self.backend == "tflite":  # whose borders need not be the model's
+            return _flat(wanted), _flat(run_graph(lowered, call.kwargs or call.args))
+        return _flat(wanted), _flat(tensors_of(lowered.graph_module(*call.args, **call.kwargs)))
 
     def save(self, lowered: Lowered, path: Path) -> None:
         """Writes the file, whole or not at all."""

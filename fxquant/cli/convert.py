@@ -81,6 +81,10 @@ PROMISES: dict[Promise, Require] = {
 }
 
 
+ENDINGS = {".tflite": "tflite", ".onnx": "onnx"}
+"""The backend that writes a kind of file."""
+
+
 def convert(
     model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
@@ -89,6 +93,9 @@ def convert(
         typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
     ],
     weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="The target; that of the file's ending if not given.")
+    ] = None,
     quantize: Annotated[
         Quantize | None, typer.Option(help="Default: int8 with --calibrate, none without.")
     ] = None,
@@ -135,7 +142,8 @@ def convert(
     data = None
     if calibrate is not None:
         data = open_calibration_data(calibrate, specs, preprocessing, limit)
-    conversion = Conversion(load_model(model, weights), specs, data, passes)
+    target = backend or ENDINGS.get(output.suffix, "tflite")
+    conversion = Conversion(load_model(model, weights), specs, data, passes, target)
     conversion.try_model()
     with instruments(*(() if dump is None else (Dump(dump),))):
         core = conversion.float() if chosen is None else conversion.quantized(chosen)

@@ -229,3 +229,22 @@ def test_a_configuration_is_written_edited_and_read(
     missing = tmp_path / "no.yaml"
     ended = command("convert", *model, "--config", missing, "-o", output)
     assert ended.code == 2 and "there is no such file" in ended.err
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_the_ending_of_the_file_names_the_target(
+    command: Command, tmp_path: Path, samples: Path, quantize: str
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    output = tmp_path / "m.onnx"
+    options = ["--input", "1,3,8,8", "--calibrate", samples, "--quantize", quantize]
+    ended = command("convert", f"{MODELS}:Net", *options, "-o", output)
+    assert ended.code == 0, ended.err
+    session = onnxruntime.InferenceSession(output)
+    assert [each.shape for each in session.get_inputs()] == [[1, 3, 8, 8]]
+
+
+def test_a_target_that_there_is_not(command: Command, tmp_path: Path) -> None:
+    options = ["--input", "1,3,8,8", "--backend", "nowhere", "-o", tmp_path / "m.bin"]
+    ended = command("convert", f"{MODELS}:Net", *options)
+    assert ended.code == 2 and "there is no backend 'nowhere'" in ended.err
