@@ -24,6 +24,6 @@ def test_costs_are_in_forward_passes(
     (cost,) = calibration.main([*options, "--no-memory", "--json", str(path)])
     # A calibration runs the net, so it costs a forward pass; the machine may be busy with others.
     assert 0.3 < cost.each < 20
-    assert cost.total == pytest.approx(cost.each + cost.fixed / 256)
+    assert cost.total() == pytest.approx(cost.each + cost.fixed / 256)
     assert json.loads(path.read_text())[0]["observer"] == "minmax"
     assert "squeezenet1_0" in capsys.readouterr().out
