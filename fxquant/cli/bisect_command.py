@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from fxquant.bisection import bisect as find
+from fxquant.cli import options
 from fxquant.cli.calibration_data import open_calibration_data
 from fxquant.cli.input_spec import parse_inputs, random_call
 from fxquant.cli.model_source import load_function, load_model
@@ -19,20 +20,17 @@ from fxquant.cli.pictures import Preprocessing
 
 
 def bisect(
-    model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
-    inputs: Annotated[
-        list[str],
-        typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
-    ],
+    model: options.Model,
+    inputs: options.Inputs,
     predicate: Annotated[
         str, typer.Option(help="package.module:function of a graph; true is good.")
     ],
-    weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
+    weights: options.Weights = None,
     pipeline: Annotated[str | None, typer.Option(help="Passes to run, as text.")] = None,
     calibrate: Annotated[
         Path | None, typer.Option(help="Data for int8: .npz, .npy, .safetensors or pictures.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 32,
+    limit: options.Limit = 32,
 ) -> None:
     """Find the pass, then the node, after which a predicate fails."""
     specs = parse_inputs(inputs)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fxquant.cli import options
 from fxquant.cli.convert import Quantize, check_output
 from fxquant.cli.input_spec import parse_inputs, random_call
 from fxquant.cli.model_source import load_model
@@ -18,13 +19,10 @@ from fxquant.quant.config import QuantConfig
 
 
 def config(
-    model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
+    model: options.Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")],
-    inputs: Annotated[
-        list[str],
-        typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
-    ],
-    weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
+    inputs: options.Inputs,
+    weights: options.Weights = None,
     quantize: Annotated[Quantize, typer.Option(help="What to begin with.")] = Quantize.int8,
     start: Annotated[
         Path | None, typer.Option("--config", help="A YAML file to begin with instead.")

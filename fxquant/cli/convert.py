@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from fxquant.backends.base import IoDtype, IoLayout, Require
+from fxquant.cli import options
 from fxquant.cli.calibration_data import open_calibration_data
 from fxquant.cli.conversion import Conversion
 from fxquant.cli.input_spec import parse_inputs
@@ -86,30 +87,21 @@ ENDINGS = {".tflite": "tflite", ".onnx": "onnx"}
 
 
 def convert(
-    model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
+    model: options.Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
-    inputs: Annotated[
-        list[str],
-        typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
-    ],
-    weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
+    inputs: options.Inputs,
+    weights: options.Weights = None,
     backend: Annotated[
         str | None, typer.Option(help="The target; that of the file's ending if not given.")
     ] = None,
     quantize: Annotated[
         Quantize | None, typer.Option(help="Default: int8 with --calibrate, none without.")
     ] = None,
-    calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of pictures, or .npz, .npy, .safetensors.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
-    mean: Annotated[
-        str, typer.Option(help="Of pictures in 0…1; one value or one a channel.")
-    ] = "0",
-    std: Annotated[str, typer.Option(help="Of pictures in 0…1; one value or one a channel.")] = "1",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Shorter side of pictures before the center crop.")
-    ] = None,
+    calibrate: options.Data = None,
+    limit: options.Limit = 128,
+    mean: options.Mean = "0",
+    std: options.Std = "1",
+    size: options.Size = None,
     io_layout: Annotated[Layout, typer.Option(help="Of image inputs and outputs.")] = Layout.nchw,
     io_dtype: Annotated[
         BorderDtype | None,
@@ -118,9 +110,7 @@ def convert(
     require: Annotated[
         Promise | None, typer.Option(help="Refuse a file that holds anything but these integers.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML of precisions, e.g. from `fxquant config`.")
-    ] = None,
+    config: options.Config = None,
     pipeline: Annotated[
         str | None, typer.Option(help="Passes to run, as text; see `fxquant passes`.")
     ] = None,

@@ -18,6 +18,7 @@ from rich.console import Console
 from torch.fx import GraphModule
 
 import fxquant
+from fxquant.cli import options
 from fxquant.cli.calibration_data import CalibrationData, open_calibration_data
 from fxquant.cli.convert import check_output, numbers
 from fxquant.cli.input_spec import parse_inputs
@@ -63,25 +64,20 @@ class _Part(Sequence[Any]):
 
 
 def report(
-    model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
-    inputs: Annotated[
-        list[str],
-        typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
-    ],
+    model: options.Model,
+    inputs: options.Inputs,
     calibrate: Annotated[
         Path, typer.Option(help="Folder of pictures, or .npz, .npy, .safetensors.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the report there as HTML.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A QuantConfig as YAML.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
-    mean: Annotated[str, typer.Option(help="Of pictures in 0…1; one or one a channel.")] = "0",
-    std: Annotated[str, typer.Option(help="Of pictures in 0…1; one or one a channel.")] = "1",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Shorter side of pictures before the center crop.")
-    ] = None,
+    weights: options.Weights = None,
+    config: options.Config = None,
+    limit: options.Limit = 128,
+    mean: options.Mean = "0",
+    std: options.Std = "1",
+    size: options.Size = None,
     lowered: Annotated[
         str | None,
         typer.Option(help="Measure the last graph of this backend, e.g. tflite, instead."),

@@ -23,6 +23,7 @@ from torch.fx import GraphModule
 
 from fxquant.api import convert, lower, prepare
 from fxquant.api import verify as compare
+from fxquant.cli import options
 from fxquant.cli.calibration_data import CalibrationData, open_calibration_data
 from fxquant.cli.convert import Quantize, check_output, numbers
 from fxquant.cli.input_spec import Call, parse_inputs, random_call
@@ -54,31 +55,20 @@ UNOBSERVED: Mapping[Stage, tuple[str, ...]] = {
 
 
 def source(
-    model: Annotated[str, typer.Argument(help="package.module:factory or path/file.py:factory")],
+    model: options.Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .py file to write.")],
-    inputs: Annotated[
-        list[str],
-        typer.Option("--input", help="1,3,224,224 or ids=1,128:int64; once for each input."),
-    ],
+    inputs: options.Inputs,
     stage: Annotated[Stage, typer.Option(help="What to write.")] = Stage.traced,
-    weights: Annotated[Path | None, typer.Option(help="State dict: .safetensors or .pt.")] = None,
+    weights: options.Weights = None,
     quantize: Annotated[
         Quantize | None, typer.Option(help="Precision from annotated on; int8 by default.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML of precisions, e.g. from `fxquant config`.")
-    ] = None,
-    calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of pictures, or .npz, .npy, .safetensors.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
-    mean: Annotated[
-        str, typer.Option(help="Of pictures in 0…1; one value or one a channel.")
-    ] = "0",
-    std: Annotated[str, typer.Option(help="Of pictures in 0…1; one value or one a channel.")] = "1",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Shorter side of pictures before the center crop.")
-    ] = None,
+    config: options.Config = None,
+    calibrate: options.Data = None,
+    limit: options.Limit = 128,
+    mean: options.Mean = "0",
+    std: options.Std = "1",
+    size: options.Size = None,
     target: Annotated[str, typer.Option(help="The backend whose constraints decide.")] = "tflite",
 ) -> None:
     """Write a model as a readable Python file, its weights beside it."""

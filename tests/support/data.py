@@ -63,23 +63,21 @@ def real_net(name: str, limit: int = 300) -> RealNet:
 
 def training_pictures(name: str = "cifar_resnet20") -> tuple[torch.Tensor, torch.Tensor]:
     """5,000 labelled training pictures of CIFAR-10, preprocessed for a net."""
-    folder = data_dir()
-    if folder is None:
-        raise FileNotFoundError(missing_reason())
-    row = json.loads((folder / "models.json").read_text())[name]
-    with np.load(folder / "cifar10_train5k.npz") as archive:
-        pixels, labels = torch.from_numpy(archive["x"]), torch.from_numpy(archive["y"])
-    return _preprocessed(pixels, row), labels.long()
+    return _archived("cifar10_train5k.npz", name)
 
 
 def unseen_pictures(name: str = "cifar_resnet20") -> tuple[torch.Tensor, torch.Tensor]:
     """1,000 labelled pictures of CIFAR-10, none of them among `training_pictures`; a net that was
     trained on all of CIFAR-10 has seen 700 of them."""
+    return _archived("cifar10.npz", name)
+
+
+def _archived(file: str, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     folder = data_dir()
     if folder is None:
         raise FileNotFoundError(missing_reason())
     row = json.loads((folder / "models.json").read_text())[name]
-    with np.load(folder / "cifar10.npz") as archive:
+    with np.load(folder / file) as archive:
         pixels, labels = torch.from_numpy(archive["x"]), torch.from_numpy(archive["y"])
     return _preprocessed(pixels, row), labels.long()
 
