@@ -10,8 +10,6 @@ measured on pictures of the same sets, 64 to calibrate and 236 to evaluate.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from rich.table import Table
 
 import fxquant as fq
 from benchmarks.execution import FileProgram, agreement, centered_sqnr, run_all
+from benchmarks.figures import write_json
 from fxquant.backends.tflite.interpreter import Kernels
 from tests.support.data import REAL_NETS, missing_reason, real_net
 
@@ -141,10 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         with console.status(name):
             rows.append(measure(name, given.kernels, given.limit))
     Console(width=120).print(table(rows))
-    if given.json:
-        given.json.write_text(
-            json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
-        )
+    write_json(given.json, rows)
     return rows
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import nn
 
 import fxquant as fq
 from benchmarks.execution import sqnr
+from benchmarks.figures import write_json
 from fxquant.backends.tflite.contents import FileModel, FileTensor
 from fxquant.backends.tflite.reader import read_bytes
 from tests.support.vision import vision_models
@@ -198,10 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         with console.status(f"{case.net}: {case.rules}"):
             rows.extend(measure(case))
     Console(width=140).print(table(rows))
-    if given.json:
-        given.json.write_text(
-            json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
-        )
+    write_json(given.json, rows)
     return rows
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import resource
 import time
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import fxquant as fq
+from benchmarks.figures import write_json
 from benchmarks.speed import timed
 from tests.support.zoo import random_images, zoo_model
 
@@ -189,8 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Cost]:
                 cost = dataclasses.replace(cost, megabytes=peaks[1] - peaks[0])
             costs.append(cost)
     Console(width=110).print(table(costs))
-    if given.json:
-        given.json.write_text(json.dumps([dataclasses.asdict(c) for c in costs], indent=1) + "\n")
+    write_json(given.json, costs)
     return costs
 
 

@@ -10,8 +10,6 @@ convolutions are plain loops.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from rich.table import Table
 
 import fxquant as fq
 from benchmarks.execution import FileProgram, agreement, centered_sqnr, run_all, sqnr
+from benchmarks.figures import write_json
 from fxquant.backends.tflite.sample_outputs import run_graph
 from tests.support.data import missing_reason, real_net
 
@@ -127,10 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             with console.status(f"{name} {precision}"):
                 rows.append(measure(name, precision, given.evaluate))
     Console(width=140).print(table(rows))
-    if given.json:
-        given.json.write_text(
-            json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
-        )
+    write_json(given.json, rows)
     return rows
 
 

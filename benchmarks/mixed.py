@@ -12,8 +12,6 @@ that are large and constant, as trained ones do.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import resource
 import time
 from collections import Counter
@@ -28,6 +26,7 @@ from torch import Tensor, nn
 
 import fxquant as fq
 from benchmarks.execution import FileProgram, run_all, sqnr
+from benchmarks.figures import write_json
 from fxquant.mixed.sensitivity import SensitivityTable
 from tests.support.data import missing_reason, real_net
 from tests.support.vision import vision_models
@@ -226,10 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         with console.status(name):
             rows.append(measure(name, given.count))
     Console(width=200).print(table(rows))
-    if given.json:
-        given.json.write_text(
-            json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
-        )
+    write_json(given.json, rows)
     return rows
 
 

@@ -12,8 +12,6 @@ the int8 file agrees with the last graph.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 
 import fxquant as fq
 from benchmarks.execution import relative_error, run_all, sqnr
+from benchmarks.figures import write_json
 from fxquant.backends.base import Lowered
 from fxquant.backends.onnx.samples import flat_inputs
 from fxquant.backends.onnx.verify import run, session
@@ -132,9 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         rows.append(measure_or_reason(name, given.calibration, given.test))
         console.print(str(rows[-1]))
     console.print(f"{sum(row.ok for row in rows)} of {len(rows)} within the limits")
-    if given.json:
-        found = [dataclasses.asdict(row) for row in rows]
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(given.json, rows)
     return rows
 
 

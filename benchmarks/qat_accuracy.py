@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import json
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 import fxquant as fq
+from benchmarks.figures import write_json
 from benchmarks.qat_nets import NETS, Judged, judged
 from benchmarks.qat_settings import (
     SETTINGS,
@@ -225,8 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     options = Options(settings, given.device)
     rows = measured(cases, nets, given.seeds, options, given.jobs)
     Console(width=150).print(table(rows))
-    if given.json:
-        given.json.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
+    write_json(given.json, rows)
     return rows
 
 

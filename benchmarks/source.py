@@ -24,7 +24,6 @@ import ast
 import copy
 import dataclasses
 import functools
-import json
 import tempfile
 import time
 import traceback
@@ -40,6 +39,7 @@ from torch.fx import GraphModule
 
 import fxquant as fq
 from benchmarks.digit_nets import NETS as DIGIT_NETS
+from benchmarks.figures import write_json
 from fxquant.backends.source.verify import verify
 from fxquant.quant.constraints import operator_name
 from tests.support.vision import SMALL_TRANSFORMERS, small_transformer
@@ -230,9 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             rows.append(measure_or_reason(name, stage))
             console.print(" ".join([name, stage, *rows[-1].cells()]))
     Console(width=140).print(table(rows))
-    if given.json:
-        found = [dataclasses.asdict(row) for row in rows]
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(given.json, rows)
     return rows
 
 

@@ -11,8 +11,6 @@ int8; the last TRANSPOSE column is for channels-first borders.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import time
 import traceback
 from collections.abc import Sequence
@@ -27,6 +25,7 @@ from torch.fx import GraphModule
 
 import fxquant as fq
 from benchmarks.execution import FileProgram, relative_error, run_all, sqnr
+from benchmarks.figures import write_json
 from fxquant.backends.base import IoDtype, Lowered
 from fxquant.errors import FxquantError
 from tests.support.zoo import NAMES, random_images, zoo_model
@@ -207,10 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     settings = Settings(given.calibration, given.test, given.verify)
     rows = run_zoo(given.models.split(","), given.precisions.split(","), settings)
     Console(width=170).print(table(rows))
-    if given.json:
-        given.json.write_text(
-            json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
-        )
+    write_json(given.json, rows)
     return rows
 
 

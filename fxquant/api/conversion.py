@@ -90,7 +90,7 @@ def compile(
         graph_module = traced(model, example_inputs, kwargs, dynamic_shapes)
     if settings is None:
         with _timed(seconds, "passes"):
-            if pipeline is not None or not get_backend(backend).any_stage:
+            if pipeline is not None or not target.any_stage:
                 graph_module = chosen_pipeline(pipeline, "float")(graph_module)
     else:
         with _timed(seconds, "passes"):

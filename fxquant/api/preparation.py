@@ -59,10 +59,7 @@ def prepare(
         PipelineError: the pipeline cannot run as listed.
     """
     graph_module = traced(model, example_inputs, kwargs, dynamic_shapes)
-    state = state_of(graph_module)
-    target = get_backend(backend)
-    state.target, state.constraints = target.name, target.constraints()
-    state.config = QuantConfig() if config is None else config
+    _aim(graph_module, backend, config)
     graph_module, ranges = take_ranges(graph_module)
     prepared = chosen_pipeline(pipeline, "ptq")(graph_module)
     give_ranges(prepared, ranges)
@@ -103,15 +100,11 @@ def prepare_qat(
         PipelineError: the pipeline cannot run as listed.
     """
     refuse_untrainable(model)
-    target = get_backend(backend)
-    settings = QuantConfig() if config is None else config
     passes = chosen_pipeline(pipeline, "qat")
 
     def prepared(shapes: Any) -> GraphModule:
         graph_module = traced(model, example_inputs, kwargs, shapes)
-        state = state_of(graph_module)
-        state.target, state.constraints = target.name, target.constraints()
-        state.config = settings
+        _aim(graph_module, backend, config)
         graph_module, _ = take_ranges(graph_module)
         return passes(graph_module)
 
@@ -119,6 +112,13 @@ def prepare_qat(
     if pipeline is None and dynamic_shapes is None and not isinstance(model, GraphModule):
         result = _with_any_batch(result, prepared)
     return own_copy(result, model)
+
+
+def _aim(graph_module: GraphModule, backend: str | Backend, config: QuantConfig | None) -> None:
+    """Note which target a graph is for, and what to quantize."""
+    state, target = state_of(graph_module), get_backend(backend)
+    state.target, state.constraints = target.name, target.constraints()
+    state.config = QuantConfig() if config is None else config
 
 
 def _with_any_batch(

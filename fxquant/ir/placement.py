@@ -7,7 +7,6 @@ reads. Files are written from a copy on the host.
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,11 +44,7 @@ def on_host(graph_module: GraphModule) -> GraphModule:
             node.meta["val"] = pytree.tree_map_only(Tensor, _moved, value)
     state = state_of(result)
     if state.signature is not None:
-        inputs, outputs = (
-            tuple(replace(spec, device=HOST) for spec in specs)
-            for specs in (state.signature.inputs, state.signature.outputs)
-        )
-        state.signature = replace(state.signature, inputs=inputs, outputs=outputs)
+        state.signature = state.signature.respecified(device=HOST)
     result.recompile()
     return result
 

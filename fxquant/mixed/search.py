@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from torch.fx import Node
+
 from fxquant.mixed.budget import Budget
 from fxquant.mixed.candidate import Candidate, costs_of
 from fxquant.mixed.layers import Layer, can_compute, layers_of
@@ -47,7 +49,8 @@ class Search:
         self.start, self.budget = start, budget
         self.simulation = Simulation(start.prepared)
         self.costs = costs_of(start.annotated)
-        self.layers = [each for each in layers_of(start.prepared) if self._is_open(each)]
+        nodes = {node.name: node for node in start.prepared.graph.nodes}
+        self.layers = [each for each in layers_of(start.prepared) if _is_open(nodes[each.name])]
         self.noise = self._measured(tried, probes)
         options = {layer.name: self._options(layer) for layer in self.layers}
         self.base = {name: cheapest(each).precision for name, each in options.items()}
@@ -58,12 +61,6 @@ class Search:
         """The best choice, whether it keeps the budget or not."""
         chosen = self._accurate() if self.budget.demands_accuracy else self._within_limits()
         return chosen.config, self._report(chosen)
-
-    def _is_open(self, layer: Layer) -> bool:
-        """Whether no rule of the user's names the layer."""
-        nodes = {node.name: node for node in self.start.prepared.graph.nodes}
-        annotation = annotation_of(nodes[layer.name])
-        return annotation is not None and annotation.reason == "default"
 
     def _measured(
         self, tried: Sequence[Precision], probes: int
@@ -264,3 +261,9 @@ class Search:
         count = sum(row.precision != first[row.node] for row in rows)
         foreseen = self._foreseen(chosen)
         return MixedReport(tuple(rows), before, after, met, count, self.costs.source, foreseen)
+
+
+def _is_open(node: Node) -> bool:
+    """Whether no rule of the user's names the layer that a node begins."""
+    annotation = annotation_of(node)
+    return annotation is not None and annotation.reason == "default"

@@ -179,10 +179,6 @@ def _set_any_batch(root: GraphModule, free: bool) -> None:
         return
     signature = replace(state.signature, any_batch=free)
     if not free:
-        inputs, outputs = (
-            tuple(replace(spec, names=()) for spec in specs)
-            for specs in (signature.inputs, signature.outputs)
-        )
-        signature = replace(signature, dimensions=(), inputs=inputs, outputs=outputs)
+        signature = replace(signature.respecified(names=()), dimensions=())
     state.signature = signature
     root.graph.set_codegen(SignatureCodeGen(signature))

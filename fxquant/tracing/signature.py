@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Mapping_
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -136,6 +136,14 @@ class Signature:
         if any(isinstance(value, fx.Proxy) for value in results):
             return results
         return unflatten(self.output_structure, results)
+
+    def respecified(self, **changes: Any) -> Signature:
+        """The same call with these fields of every tensor's spec, in and out, changed."""
+        inputs, outputs = (
+            tuple(replace(spec, **changes) for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        return replace(self, inputs=inputs, outputs=outputs)
 
     def fake_inputs(self) -> tuple[torch.Tensor, ...]:
         """Inputs without data, for shape propagation."""
